@@ -1,0 +1,4 @@
+//! The control plane of nlb: watch, translate, check targets, fill the maps.
+
+pub mod model;
+pub mod problem;
