@@ -62,10 +62,15 @@ const _: () = assert!(size_of::<ListenerKey>() == 20);
 pub struct Listener {
     /// Index into `choices` and `listener_counts`; one listener's for as long as it lives.
     pub id: u32,
-    /// Nothing yet: source affinity and the like will be bits of it.
+    /// [`Listener::NODE`] or 0.
     pub flags: u32,
 }
 const _: () = assert!(size_of::<Listener>() == 8);
+
+impl Listener {
+    /// The VIP is an address of the node itself: its own sockets come first.
+    pub const NODE: u32 = 1;
+}
 
 /// Value of the map `vips`, whose key is an [`Address`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

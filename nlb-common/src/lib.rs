@@ -2,6 +2,20 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
 pub mod address;
+pub mod checksum;
+pub mod decide;
+pub mod flow;
+pub mod frame;
+pub mod hash;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod layout;
+pub mod parse;
+pub mod reasons;
 pub mod ring;
+pub mod table;
+pub mod tables;
