@@ -64,7 +64,9 @@ pub fn readdress<B: Bytes>(frame: &mut B, packet: &Packet, change: &Readdress) -
         }
         frame.write(address_at, change.address)?;
     }
-    let all = addresses.half(old_port.to_be(), change.port.to_be()).half(other_port.to_be(), change.other_port.to_be());
+    let all = addresses
+        .half(old_port.to_be(), change.port.to_be())
+        .half(other_port.to_be(), change.other_port.to_be());
     frame.write(port_at, change.port.to_be())?;
     if change.other_port != other_port {
         frame.write(other_at, change.other_port.to_be())?;
