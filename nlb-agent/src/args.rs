@@ -10,7 +10,12 @@ use crate::report::{FlowFilter, ListenerAddress};
 
 /// What the user asked for.
 #[derive(Debug, Parser)]
-#[command(name = "nlb-agent", version, about = "An in-kernel network load balancer for Kubernetes", max_term_width = 100)]
+#[command(
+    name = "nlb-agent",
+    version,
+    about = "An in-kernel network load balancer for Kubernetes",
+    max_term_width = 100
+)]
 pub struct Cli {
     /// Which of the subcommands.
     #[command(subcommand)]
@@ -132,7 +137,9 @@ impl TranslateArgs {
     pub fn vip_source(&self) -> anyhow::Result<VipSource> {
         match (self.vip, self.vip_pools.is_empty()) {
             (Some(VipSource::Pool), true) => {
-                anyhow::bail!("--vip pool needs addresses to give out: add --vip-pool CIDR, or choose --vip node")
+                anyhow::bail!(
+                    "--vip pool needs addresses to give out: add --vip-pool CIDR, or choose --vip node"
+                )
             }
             (Some(source), _) => Ok(source),
             (None, true) => Ok(VipSource::Node),

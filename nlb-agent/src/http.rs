@@ -79,6 +79,15 @@ pub struct Pages {
 
 /// Serves until dropped. An address that cannot be had is a problem in `problem`, and is tried again; no reason to stop.
 pub async fn serve(address: SocketAddr, pages: Pages, problem: watch::Sender<Option<Problem>>) {
+    serve_with(RETRY, address, pages, problem).await;
+}
+
+async fn serve_with(
+    retry: Duration,
+    address: SocketAddr,
+    pages: Pages,
+    problem: watch::Sender<Option<Problem>>,
+) {
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
@@ -89,18 +98,18 @@ pub async fn serve(address: SocketAddr, pages: Pages, problem: watch::Sender<Opt
                 }
             }
             Err(error) => {
-                let found = unavailable(address, &error);
+                let found = unavailable(address, &error, retry);
                 if problem.send_replace(Some(found.clone())).is_none() {
                     tracing::warn!(%address, %error, "{}", found.message);
                 }
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(retry).await;
             }
         }
     }
 }
 
 /// The address cannot be had.
-fn unavailable(address: SocketAddr, error: &std::io::Error) -> Problem {
+fn unavailable(address: SocketAddr, error: &std::io::Error, retry: Duration) -> Problem {
     Problem {
         severity: Severity::Warning,
         object: "Agent".to_owned(),
@@ -110,7 +119,7 @@ fn unavailable(address: SocketAddr, error: &std::io::Error) -> Problem {
         message: format!(
             "--http {address} cannot be served ({error}), so there are no metrics; it is tried again every {} s. \
              `ss -ltnp` shows who has the port; choose another with --http ADDR:PORT, or none.",
-            RETRY.as_secs()
+            retry.as_secs()
         ),
         effect: Effect::Ignored,
     }

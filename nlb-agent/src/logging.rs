@@ -73,7 +73,10 @@ mod tests {
     fn json_is_one_object_a_line() {
         let text = logged(LogFormat::Json, "info");
         let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
-        assert_eq!((&line["message"], &line["vip"], &line["level"]), (&"taken".into(), &"192.0.2.10".into(), &"INFO".into()));
+        assert_eq!(
+            (&line["message"], &line["vip"], &line["level"]),
+            (&"taken".into(), &"192.0.2.10".into(), &"INFO".into())
+        );
     }
 
     #[test]

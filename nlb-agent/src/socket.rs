@@ -56,6 +56,9 @@ impl View for Sample {
     }
 }
 
+/// `sun_path` of `sockaddr_un` without the 0 at its end (unix(7)): a longer path can be made by moving, but nobody could connect to it.
+const LONGEST: usize = 107;
+
 /// A socket that is open for business; its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Socket {
@@ -85,16 +88,20 @@ impl Socket {
     /// # Errors
     /// Another agent holds it, something else than a socket is there, or the folder cannot be written.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
+        if path.as_os_str().len() > LONGEST {
+            bail!(
+                "{} is too long for a socket: choose one of at most {LONGEST} bytes with --socket",
+                path.display()
+            );
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(folder)
-            .with_context(|| format!("cannot create the folder {} for the agent's socket", folder.display()))?;
+        DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(|| {
+            format!("cannot create the folder {} for the agent's socket", folder.display())
+        })?;
         let lock = lock(path)?;
         refuse_what_is_not_stale(path)?;
         let listener = bind_private(folder, path)
-            .with_context(|| format!("cannot open the agent's socket {}; choose another with --socket", path.display()))?;
+            .with_context(|| format!("cannot open the agent's socket {}", path.display()))?;
         Ok(Self { listener, file: SocketFile { path: path.to_owned(), _lock: lock } })
     }
 
@@ -132,7 +139,10 @@ fn refuse_what_is_not_stale(path: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
         Ok(found) if !found.file_type().is_socket() => {
-            bail!("{} is no socket, so it is left alone; remove it or choose another --socket", path.display())
+            bail!(
+                "{} is no socket, so it is left alone; remove it or choose another --socket",
+                path.display()
+            )
         }
         Ok(_) => {}
     }

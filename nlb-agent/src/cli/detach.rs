@@ -43,7 +43,9 @@ fn refuse_while_running(socket: &Path) -> anyhow::Result<()> {
 
 fn confirmed(pin_path: &Path) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("detach ends the traffic of every listener on this node; without a terminal to ask on, say so with --yes");
+        bail!(
+            "detach ends the traffic of every listener on this node; without a terminal to ask on, say so with --yes"
+        );
     }
     eprint!(
         "This takes the programs, links and maps pinned at {} away. Every flow through this node ends. Go on? [y/N] ",

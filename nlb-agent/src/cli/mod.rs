@@ -94,7 +94,9 @@ fn targets(hooks: &Hooks, args: &TargetsArgs) -> anyhow::Result<()> {
     let mut asked = ask::ask::<Targets, _>(hooks, &query.place, &filter, None)?;
     if asked.offline.is_some() {
         if args.service.is_some() {
-            eprintln!("nlb-agent: names of Services are not known without the agent, so every target is shown");
+            eprintln!(
+                "nlb-agent: names of Services are not known without the agent, so every target is shown"
+            );
         }
     } else {
         // An agent of another version may not know the filter.

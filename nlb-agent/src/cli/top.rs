@@ -23,7 +23,9 @@ type Look = anyhow::Result<(Instant, Sample, Option<String>)>;
 
 pub(super) fn run(hooks: &Hooks, args: &TopArgs) -> anyhow::Result<()> {
     if !std::io::stdout().is_terminal() {
-        bail!("top draws on a terminal, and standard output is none; `nlb-agent listeners` and `nlb-agent targets` print");
+        bail!(
+            "top draws on a terminal, and standard output is none; `nlb-agent listeners` and `nlb-agent targets` print"
+        );
     }
     // Before the screen is taken, so that an error is read where errors are read.
     let first = look(hooks, args)?;

@@ -46,7 +46,9 @@ impl fmt::Display for ListenerAddress {
 
 /// A text that names no listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("wanted: VIP:PORT/TCP or VIP:PORT/UDP, IPv6 in brackets, as in 192.0.2.10:5001/TCP or [2001:db8::10]:443/TCP")]
+#[error(
+    "wanted: VIP:PORT/TCP or VIP:PORT/UDP, IPv6 in brackets, as in 192.0.2.10:5001/TCP or [2001:db8::10]:443/TCP"
+)]
 pub struct NotAListener;
 
 impl FromStr for ListenerAddress {
@@ -103,7 +105,8 @@ mod tests {
 
     #[test]
     fn half_a_listener_is_none() {
-        for text in ["192.0.2.10:5001", "192.0.2.10/TCP", "2001:db8::10:443/TCP", "192.0.2.10:5001/SCTP", ""] {
+        for text in ["192.0.2.10:5001", "192.0.2.10/TCP", "2001:db8::10:443/TCP", "192.0.2.10:5001/SCTP", ""]
+        {
             assert_eq!(text.parse::<ListenerAddress>(), Err(NotAListener), "{text}");
         }
     }

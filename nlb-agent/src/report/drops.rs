@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drops {
     /// Packets that were dropped, by reason.
-    pub drops: Vec<Drop>,
+    pub drops: Vec<Dropped>,
     /// Packets that were left alone, by reason.
     pub passed: Vec<Passed>,
 }
 
 /// One reason to drop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drop {
+pub struct Dropped {
     /// Its name.
     pub reason: String,
     /// Packets.
@@ -41,11 +41,12 @@ impl View for Drops {
     const PATH: &'static str = "/drops";
 
     fn of(snapshot: Snapshot) -> Self {
-        let (drops, passed): (Vec<_>, Vec<_>) = snapshot.reasons.into_iter().partition(|reason| reason.is_drop);
+        let (drops, passed): (Vec<_>, Vec<_>) =
+            snapshot.reasons.into_iter().partition(|reason| reason.is_drop);
         Self {
             drops: drops
                 .into_iter()
-                .map(|r| Drop { reason: r.name, packets: r.packets, meaning: r.meaning, remedy: r.remedy })
+                .map(|r| Dropped { reason: r.name, packets: r.packets, meaning: r.meaning, remedy: r.remedy })
                 .collect(),
             passed: passed
                 .into_iter()
@@ -56,24 +57,24 @@ impl View for Drops {
 
     fn table(&self, page: &Page) -> String {
         let dropped: u64 = self.drops.iter().map(|row| row.packets).sum();
-        let met: Vec<&Drop> = self.drops.iter().filter(|row| row.packets > 0).collect();
+        let met: Vec<&Dropped> = self.drops.iter().filter(|row| row.packets > 0).collect();
         let mut text = page.lines(&[self.caption(dropped, met.len())]);
         if !met.is_empty() {
-            let mut table = page.table(&["DROPPED BECAUSE", ">PACKETS", "WHAT IT MEANS", "WHAT TO DO"]);
+            let mut table = page.table(&["DROPPED BECAUSE", ">PACKETS", "~WHAT IT MEANS", "~WHAT TO DO"]);
             for row in &met {
                 table.add_row([&row.reason, &count(row.packets), &row.meaning, &row.remedy]);
             }
-            text += &format!("{table}\n");
+            text += &page.text(table, &[]);
         }
         let names = |rows: Vec<&str>| if rows.is_empty() { "none".to_owned() } else { rows.join(", ") };
         let never = self.drops.iter().filter(|row| row.packets == 0).map(|row| row.reason.as_str()).collect();
         text += &page.lines(&[format!("Never met: {}.", names(never)), String::new()]);
         text += &page.lines(&["Left alone, given to the host as they came:"]);
-        let mut table = page.table(&["PASSED BECAUSE", ">PACKETS", "WHAT IT MEANS"]);
+        let mut table = page.table(&["PASSED BECAUSE", ">PACKETS", "~WHAT IT MEANS"]);
         for row in &self.passed {
             table.add_row([&row.reason, &count(row.packets), &row.meaning]);
         }
-        text + &format!("{table}\n")
+        text + &page.text(table, &[])
     }
 }
 

@@ -116,10 +116,12 @@ impl View for Flows {
 
     fn table(&self, page: &Page) -> String {
         if self.total == 0 {
-            return page.lines(&["No flow: nobody talks to a listener now, or none fits what was asked for."]);
+            return page
+                .lines(&["No flow: nobody talks to a listener now, or none fits what was asked for."]);
         }
         let shown = self.flows.len();
-        let of = if shown as u64 == self.total { String::new() } else { format!(" of {}", count(self.total)) };
+        let of =
+            if shown as u64 == self.total { String::new() } else { format!(" of {}", count(self.total)) };
         let mut text = page.lines(&[format!("{}{of}, by listener and client.", plural(shown, "flow"))]);
         let mut table = page.table(&["CLIENT", "LISTENER", "TARGET", "PATH", "STATE", ">IDLE"]);
         for flow in &self.flows {
@@ -128,9 +130,10 @@ impl View for Flows {
             let [path, state] = [flow.path.word(), flow.state.word()].map(str::to_owned);
             table.add_row([client, listener, target, path, state, format!("{}s", flow.idle_seconds)]);
         }
-        text += &format!("{table}\n");
+        text += &page.text(table, &[3, 5]);
         if !of.is_empty() {
-            text += &page.lines(&["More with --limit N; fewer with --listener VIP:PORT/PROTOCOL or --client IP."]);
+            text += &page
+                .lines(&["More with --limit N; fewer with --listener VIP:PORT/PROTOCOL or --client IP."]);
         }
         text
     }

@@ -45,7 +45,14 @@ impl Listeners {
             ]);
         }
         let mut table = page.table(&[
-            "LISTENER", "SERVICE", ">HEALTHY", ">FLOWS", ">NEW", ">PACKETS/S", ">BITS/S", ">DROPPED",
+            "LISTENER",
+            "~SERVICE",
+            ">HEALTHY",
+            ">FLOWS",
+            ">NEW",
+            ">PACKETS/S",
+            ">BITS/S",
+            ">DROPPED",
         ]);
         for (row, listener) in self.listeners.iter().enumerate() {
             let rate = rates.map(|(rates, _)| rates[row]);
@@ -62,13 +69,16 @@ impl Listeners {
             ]);
         }
         let mut text = page.lines(&[self.caption(rates.map(|(_, elapsed)| elapsed))]);
-        text += &format!("{table}\n");
+        text += &page.text(table, &[4, 7]);
+        text.push('\n');
         text + &page.lines(&self.closing(rates.map(|(rates, _)| rates)))
     }
 
     fn caption(&self, elapsed: Option<Duration>) -> String {
         let speeds = match elapsed {
-            Some(elapsed) => format!("; speeds measured over {:.1} s, both directions", elapsed.as_secs_f64()),
+            Some(elapsed) => {
+                format!("; speeds measured over {:.1} s, both directions", elapsed.as_secs_f64())
+            }
             None => String::new(),
         };
         format!("{}: healthy/registered targets{speeds}.", plural(self.listeners.len(), "listener"))
@@ -119,13 +129,14 @@ pub(super) fn service_name(namespace: Option<&str>, service: Option<&str>) -> St
     }
 }
 
-/// `1/5`, coloured: green with a healthy target, yellow while it fails open, red without any target.
+/// `1/5`, coloured: green where healthy targets serve, yellow while it fails open, red where none is healthy.
 pub(super) fn health_cell(healthy: Option<u32>, registered: Option<u32>, fail_open: Option<bool>) -> Cell {
     let (Some(healthy), Some(registered)) = (healthy, registered) else {
         return Cell::new("?");
     };
-    let cell = Cell::new(format!("{healthy}/{registered}{}", if fail_open == Some(true) { " open" } else { "" }));
-    match (registered, fail_open) {
+    let cell =
+        Cell::new(format!("{healthy}/{registered}{}", if fail_open == Some(true) { " open" } else { "" }));
+    match (healthy, fail_open) {
         (0, _) => cell.fg(Color::Red),
         (_, Some(true)) => cell.fg(Color::Yellow),
         (_, Some(false) | None) => cell.fg(Color::Green),

@@ -11,7 +11,7 @@ mod targets;
 mod view;
 
 pub use address::{ListenerAddress, NotAListener};
-pub use drops::{Drop, Drops, Passed};
+pub use drops::{Dropped, Drops, Passed};
 pub use flows::{Flow, FlowFilter, FlowState, Flows};
 pub use listeners::Listeners;
 pub use page::{Page, age, count, scaled};
@@ -309,8 +309,7 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 5] =
-        [Self::Healthy, Self::Initial, Self::Draining, Self::Unhealthy, Self::Unused];
+    pub const ALL: [Self; 5] = [Self::Healthy, Self::Initial, Self::Draining, Self::Unhealthy, Self::Unused];
 
     /// The word in JSON, tables and metrics.
     pub fn word(self) -> &'static str {
@@ -343,9 +342,16 @@ impl Snapshot {
     /// Everything in the order of the contract: listeners by address, targets below them.
     #[must_use]
     pub fn sorted(mut self) -> Self {
-        self.listeners.sort_by(|a, b| (&a.namespace, &a.service, a.listener).cmp(&(&b.namespace, &b.service, b.listener)));
+        self.listeners.sort_by(|a, b| {
+            (&a.namespace, &a.service, a.listener).cmp(&(&b.namespace, &b.service, b.listener))
+        });
         self.targets.sort_by(|a, b| {
-            (&a.namespace, &a.service, a.listener, a.target).cmp(&(&b.namespace, &b.service, b.listener, b.target))
+            (&a.namespace, &a.service, a.listener, a.target).cmp(&(
+                &b.namespace,
+                &b.service,
+                b.listener,
+                b.target,
+            ))
         });
         self.vips.sort_by_key(|vip| vip.vip);
         self

@@ -1,7 +1,10 @@
 //! What the tables are printed on: width, colours, and how numbers and times are written for people.
 
 use super::State;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, TableComponent,
+    presets,
+};
 use jiff::Timestamp;
 use std::io::IsTerminal;
 
@@ -22,13 +25,20 @@ impl Page {
         let terminal = std::io::stdout().is_terminal();
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let width = terminal.then(|| crossterm::terminal::size().ok()).flatten().map(|(columns, _)| columns);
-        Self { width: width.filter(|columns| *columns > 0), colour: terminal && !plain, now: Timestamp::now() }
+        Self {
+            width: width.filter(|columns| *columns > 0),
+            colour: terminal && !plain,
+            now: Timestamp::now(),
+        }
     }
 
-    /// An empty table with these headings; those that begin with `>` are numbers.
+    /// An empty table with these headings: `>` begins one of numbers, `~` one of free text, which alone may be wrapped.
     pub(super) fn table(&self, headings: &[&str]) -> Table {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        for line in [TableComponent::HeaderLines, TableComponent::MiddleHeaderIntersections] {
+            table.set_style(line, '─');
+        }
         if let Some(width) = self.width {
             table.set_width(width);
         }
@@ -37,14 +47,35 @@ impl Page {
         } else {
             table.force_no_tty();
         }
-        let titles = headings.iter().map(|heading| heading.trim_start_matches('>'));
+        let titles = headings.iter().map(|heading| heading.trim_start_matches(['>', '~']));
         table.set_header(titles.map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
         for (column, heading) in table.column_iter_mut().zip(headings) {
             if heading.starts_with('>') {
                 column.set_cell_alignment(CellAlignment::Right);
             }
+            if !heading.starts_with('~') {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         table
+    }
+
+    /// The table as text; where the page is too narrow, without the columns of `spare`, the first of them first.
+    pub(super) fn text(&self, mut table: Table, spare: &[usize]) -> String {
+        let mut widths: Vec<usize> = table.column_max_content_widths().into_iter().map(usize::from).collect();
+        let free: Vec<usize> = (0..widths.len()).filter(|i| is_free(&table, *i)).collect();
+        for column in free {
+            widths[column] = widths[column].min(ROOM);
+        }
+        let mut needed: usize = widths.iter().map(|width| width + PADDING).sum();
+        for column in spare {
+            if needed > self.width.map_or(usize::MAX, usize::from) {
+                needed -= widths[*column] + PADDING;
+                let column = table.column_mut(*column).expect("a column of the heading");
+                column.set_constraint(ColumnConstraint::Hidden);
+            }
+        }
+        table.trim_fmt() + "\n"
     }
 
     /// Lines of text wrapped at the page's width, an indent for those after the first.
@@ -68,6 +99,16 @@ impl Page {
         }
         text
     }
+}
+
+/// A blank on either side of a cell.
+const PADDING: usize = 2;
+
+/// The columns that free text is given before others must go.
+const ROOM: usize = 28;
+
+fn is_free(table: &Table, column: usize) -> bool {
+    table.column(column).is_some_and(|column| column.constraint().is_none())
 }
 
 /// A cell in the colour of a state.
@@ -148,7 +189,10 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(["0", "999", "1 000", "1 048 576"], [0, 999, 1_000, 1_048_576].map(count).map(|s| s.to_string()).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1 000", "1 048 576"],
+            [0, 999, 1_000, 1_048_576].map(count).map(|s| s.to_string()).each_ref().map(String::as_str)
+        );
         let written = [0.0, 1.5, 42.0, 999.0, 1_000.0, 12_345.0, 999_600.0, 38_400_000.0].map(scaled);
         assert_eq!(written, ["0", "1.5", "42", "999", "1.00 k", "12.3 k", "1.00 M", "38.4 M"]);
     }
@@ -157,7 +201,10 @@ mod tests {
     fn ages_for_people() {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let ago = |seconds: i64| age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now);
-        assert_eq!([ago(-5), ago(59), ago(185), ago(7_800), ago(270_000)], ["0s", "59s", "3m 5s", "2h 10m", "3d 3h"]);
+        assert_eq!(
+            [ago(-5), ago(59), ago(185), ago(7_800), ago(270_000)],
+            ["0s", "59s", "3m 5s", "2h 10m", "3d 3h"]
+        );
     }
 
     proptest! {

@@ -2,7 +2,8 @@
 
 use super::page::{known, plural};
 use super::{
-    Agent, Host, Interface, InterfaceMode, Page, ReplyMode, Snapshot, SourceState, Table, View, Vip, age, count,
+    Agent, Host, Interface, InterfaceMode, Page, ReplyMode, Snapshot, SourceState, Table, View, Vip, age,
+    count,
 };
 use crate::problem::{Problem, Severity};
 use comfy_table::{Cell, Color};
@@ -95,15 +96,20 @@ impl Status {
             || "no connection tracking".to_owned(),
             |table| format!("{} of {} tracked connections", count(table.entries), count(table.capacity)),
         );
-        format!("Host: forwarding IPv4 {}, IPv6 {}; {conntrack}.", word(forwarding.ipv4), word(forwarding.ipv6))
+        format!(
+            "Host: forwarding IPv4 {}, IPv6 {}; {conntrack}.",
+            word(forwarding.ipv4),
+            word(forwarding.ipv6)
+        )
     }
 
     fn interface_table(&self, page: &Page) -> String {
         let Some(interfaces) = &self.interfaces else { return String::new() };
         if interfaces.is_empty() {
-            return page.lines(&["! No interface: name the one that clients' packets come in by with --interface."]);
+            return page
+                .lines(&["! No interface: name the one that clients' packets come in by with --interface."]);
         }
-        let mut table = page.table(&["INTERFACE", ">MTU", "PACKETS IN", "REPLIES OUT", "NOTES"]);
+        let mut table = page.table(&["INTERFACE", ">MTU", "PACKETS IN", "REPLIES OUT", "~NOTES"]);
         for interface in interfaces {
             let [mode, reply] = [mode_cell(interface.mode), reply_cell(interface.reply)];
             table.add_row([
@@ -114,7 +120,7 @@ impl Status {
                 Cell::new(interface.notes.join("\n")),
             ]);
         }
-        format!("{table}\n")
+        page.text(table, &[])
     }
 
     fn fill_table(&self, page: &Page) -> String {
@@ -133,20 +139,20 @@ impl Status {
                 full,
             ]);
         }
-        format!("{table}\n")
+        page.text(table, &[])
     }
 
     fn vip_table(&self, page: &Page) -> String {
         if self.vips.is_empty() {
             return String::new();
         }
-        let mut table = page.table(&["VIP", "ANSWERED BY", "HERE", "WHY NOT"]);
+        let mut table = page.table(&["VIP", "ANSWERED BY", "HERE", "~WHY NOT"]);
         let word = |yes: Option<bool>| known(yes.map(|yes| if yes { "yes" } else { "no" }));
         for row in &self.vips {
             let reason = row.reason.clone().unwrap_or_default();
             table.add_row([row.vip.to_string(), known(row.owner.as_deref()), word(row.here), reason]);
         }
-        format!("{table}\n")
+        page.text(table, &[])
     }
 
     fn problem_table(&self, page: &Page) -> String {
@@ -157,7 +163,7 @@ impl Status {
             return page.lines(&["No problem."]);
         }
         let warnings = problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
-        let mut table = page.table(&["SEVERITY", "OBJECT", "FIELD", "WHAT TO DO"]);
+        let mut table = page.table(&["SEVERITY", "~OBJECT", "~FIELD", "~WHAT TO DO"]);
         for problem in problems {
             table.add_row([
                 severity_cell(problem.severity),
@@ -167,7 +173,7 @@ impl Status {
             ]);
         }
         let [all, warnings] = [plural(problems.len(), "problem"), plural(warnings, "warning")];
-        page.lines(&[format!("{all}, {warnings} among them:")]) + &format!("{table}\n")
+        page.lines(&[format!("{all}, {warnings} among them:")]) + &page.text(table, &[])
     }
 }
 

@@ -34,10 +34,12 @@ impl View for Targets {
                 "No target: no endpoint of a Service that is served here, or none of the Service that was asked for.",
             ]);
         }
-        let mut table = page.table(&[
-            "TARGET", "STATE", "FOR", "WHY", "NODE", "ZONE", "PATH", ">WEIGHT", ">FLOWS", ">NEW",
-        ]);
-        for group in self.groups() {
+        let mut table = page
+            .table(&["TARGET", "STATE", "FOR", "~WHY", "NODE", "ZONE", "PATH", ">WEIGHT", ">FLOWS", ">NEW"]);
+        for (i, group) in self.groups().enumerate() {
+            if i > 0 {
+                table.add_row([""]);
+            }
             add_heading(&mut table, group);
             let mut rows: Vec<&Target> = group.iter().collect();
             rows.sort_by_key(|row| (row.state, row.target));
@@ -46,7 +48,9 @@ impl View for Targets {
             }
         }
         let mut text = page.lines(&[self.caption()]);
-        text += &format!("{table}\n");
+        // Zone, path, node, age, weight, new flows: what a narrow page can do without.
+        text += &page.text(table, &[5, 6, 4, 2, 7, 9]);
+        text.push('\n');
         text + &page.lines(&self.closing())
     }
 }
@@ -86,12 +90,14 @@ impl Targets {
         let without: Vec<ListenerAddress> =
             self.groups().filter(|group| healthy(group) == 0).map(|group| group[0].listener).collect();
         if without.is_empty() {
-            return vec!["Every listener has a healthy target: new flows go to healthy ones only.".to_owned()];
+            return vec![
+                "Every listener has a healthy target: new flows go to healthy ones only.".to_owned(),
+            ];
         }
         let hint = |listener: &ListenerAddress| {
             format!(
-                "! {listener} has no healthy target: new flows go to all registered ones. Look at WHY: does the pod \
-                 listen on the target's port, and answer the health check within its timeout?"
+                "! {listener} has no healthy target: new flows go to draining ones that still answer, else to all. \
+                 Look at WHY: does the pod listen on the target's port, and answer the check within its timeout?"
             )
         };
         without.iter().map(hint).collect()
@@ -111,10 +117,9 @@ fn add_heading(table: &mut Table, group: &[Target]) {
     let total: super::Traffic = group.iter().map(|row| row.traffic).sum();
     let counts = first.state.map(|_| (healthy(group), registered(group)));
     let [healthy, registered] = [counts.map(|(n, _)| n as u32), counts.map(|(_, n)| n as u32)];
-    let fail_open = healthy.map(|n| n == 0);
     table.add_row([
         Cell::new(first.listener).add_attribute(Attribute::Bold),
-        health_cell(healthy, registered, fail_open),
+        health_cell(healthy, registered, None),
         Cell::new(""),
         Cell::new(service_name(first.namespace.as_deref(), first.service.as_deref()))
             .add_attribute(Attribute::Bold),

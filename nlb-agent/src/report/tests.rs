@@ -51,7 +51,12 @@ fn target(port: u16, pod: u16) -> Target {
         reason: bad("Target.FailedHealthChecks"),
         description: bad("connection refused"),
         since: at("2026-01-01T00:00:00.75Z"),
-        traffic: Traffic { flows: u64::from(serves) * 3, new_flows: u64::from(serves) * 40, packets: 0, bytes: 0 },
+        traffic: Traffic {
+            flows: u64::from(serves) * 3,
+            new_flows: u64::from(serves) * 40,
+            packets: 0,
+            bytes: 0,
+        },
         checks: Some(BTreeMap::from([("passed".to_owned(), 7)])),
     }
 }
@@ -60,7 +65,8 @@ fn target(port: u16, pod: u16) -> Target {
 fn five_ports_offline() -> Snapshot {
     let mut snapshot = five_ports();
     for row in &mut snapshot.listeners {
-        (row.namespace, row.service, row.healthy, row.registered, row.fail_open) = (None, None, None, None, None);
+        (row.namespace, row.service, row.healthy, row.registered, row.fail_open) =
+            (None, None, None, None, None);
     }
     for row in &mut snapshot.targets {
         (row.namespace, row.service, row.node, row.zone, row.weight) = (None, None, None, None, None);
@@ -171,7 +177,8 @@ fn targets_are_the_contract() {
 #[test]
 fn what_only_the_agent_knows_is_null_and_not_missing() {
     let targets = value::<Targets>(five_ports_offline());
-    for field in ["namespace", "service", "node", "zone", "weight", "state", "reason", "description", "since"] {
+    for field in ["namespace", "service", "node", "zone", "weight", "state", "reason", "description", "since"]
+    {
         assert_eq!(targets["targets"][0].get(field), Some(&Value::Null), "{field}");
     }
     let listeners = value::<Listeners>(five_ports_offline());
@@ -282,7 +289,11 @@ fn golden(name: &str, text: &str) {
 #[test]
 fn tables_as_they_were_liked() {
     let two_ports = |snapshot: Snapshot| Targets {
-        targets: Targets::of(snapshot).targets.into_iter().filter(|row| row.listener.socket.port() < 5003).collect(),
+        targets: Targets::of(snapshot)
+            .targets
+            .into_iter()
+            .filter(|row| row.listener.socket.port() < 5003)
+            .collect(),
     };
     golden("targets", &two_ports(five_ports()).table(&page(120)));
     golden("targets-narrow", &two_ports(five_ports()).table(&page(80)));
@@ -292,8 +303,10 @@ fn tables_as_they_were_liked() {
     golden("drops", &Drops::of(reasons()).table(&page(100)));
     golden("status", &Status::of(status()).table(&page(100)));
     golden("status-offline", &Status::of(Snapshot::default()).table(&page(100)));
-    let flows = FlowFilter { limit: Some(1), ..FlowFilter::default() }
-        .answer([flow("[2001:db8::7]:40000", "[2001:db8::10]:443/TCP"), flow("198.51.100.7:1", "192.0.2.10:1/UDP")]);
+    let flows = FlowFilter { limit: Some(1), ..FlowFilter::default() }.answer([
+        flow("[2001:db8::7]:40000", "[2001:db8::10]:443/TCP"),
+        flow("198.51.100.7:1", "192.0.2.10:1/UDP"),
+    ]);
     golden("flows", &flows.table(&page(110)));
 }
 

@@ -40,19 +40,19 @@ pub async fn ask<Q: Serialize>(socket: &Path, path: &str, query: &Q) -> Result<B
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => AskError::NotRunning(socket.to_owned()),
         ErrorKind::PermissionDenied => AskError::NoPermission(socket.to_owned()),
-        _ => no_answer(socket, error),
+        _ => no_answer(socket, &error),
     })?;
     match tokio::time::timeout(PATIENCE, exchange(stream, &target(path, query))).await {
         Ok(Ok((status, body))) if status.is_success() => Ok(body),
         Ok(Ok((status, body))) => {
-            Err(no_answer(socket, format!("{status}: {}", String::from_utf8_lossy(&body).trim())))
+            Err(no_answer(socket, &format!("{status}: {}", String::from_utf8_lossy(&body).trim())))
         }
-        Ok(Err(error)) => Err(no_answer(socket, error)),
-        Err(_) => Err(no_answer(socket, format!("nothing came within {} s", PATIENCE.as_secs()))),
+        Ok(Err(error)) => Err(no_answer(socket, &error)),
+        Err(_) => Err(no_answer(socket, &format!("nothing came within {} s", PATIENCE.as_secs()))),
     }
 }
 
-fn no_answer(socket: &Path, reason: impl ToString) -> AskError {
+fn no_answer(socket: &Path, reason: &impl ToString) -> AskError {
     AskError::NoAnswer { path: socket.to_owned(), reason: reason.to_string() }
 }
 
@@ -61,8 +61,7 @@ type Answer = (http::StatusCode, Bytes);
 async fn exchange(stream: UnixStream, target: &str) -> anyhow::Result<Answer> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let request =
-        Request::get(target).header(http::header::HOST, "agent").body(Empty::<Bytes>::new())?;
+    let request = Request::get(target).header(http::header::HOST, "agent").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
@@ -73,10 +72,15 @@ async fn exchange(stream: UnixStream, target: &str) -> anyhow::Result<Answer> {
 /// Path and query; every value is escaped (RFC 3986 section 2.1).
 fn target<Q: Serialize>(path: &str, query: &Q) -> String {
     let fields = serde_json::to_value(query).unwrap_or_default();
-    let pairs: Vec<String> = fields.as_object().into_iter().flatten().map(|(name, value)| {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{name}={}", escaped(&text))
-    }).collect();
+    let pairs: Vec<String> = fields
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{name}={}", escaped(&text))
+        })
+        .collect();
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 

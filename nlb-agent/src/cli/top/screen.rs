@@ -32,7 +32,8 @@ pub(super) fn draw(top: &Top, frame: &mut Frame<'_>) {
 
 fn heading(top: &Top) -> Line<'static> {
     let total = top.total();
-    let flows: u64 = top.sample().map_or(0, |sample| sample.listeners.iter().map(|row| row.traffic.flows).sum());
+    let flows: u64 =
+        top.sample().map_or(0, |sample| sample.listeners.iter().map(|row| row.traffic.flows).sum());
     let bold = Style::new().add_modifier(Modifier::BOLD);
     Line::from(vec![
         Span::styled("nlb ", bold),
@@ -103,7 +104,12 @@ fn targets(sample: &Sample, rates: &[Rate]) -> Table<'static> {
     list(rows.collect(), " targets ", ["LISTENER", "TARGET", "STATE"], [32, 28, 9])
 }
 
-fn list(rows: Vec<Row<'static>>, title: &'static str, first: [&'static str; 3], widths: [u16; 3]) -> Table<'static> {
+fn list(
+    rows: Vec<Row<'static>>,
+    title: &'static str,
+    first: [&'static str; 3],
+    widths: [u16; 3],
+) -> Table<'static> {
     let widths = widths.map(Constraint::Max).into_iter().chain([Constraint::Length(9); 4]);
     let headings = first.into_iter().chain(["FLOWS", "PKTS/S", "BITS/S", "NEW/S"]);
     let header = Row::new(headings).style(Style::new().add_modifier(Modifier::BOLD));
@@ -111,7 +117,8 @@ fn list(rows: Vec<Row<'static>>, title: &'static str, first: [&'static str; 3], 
 }
 
 fn speeds(flows: u64, rate: Option<&Rate>) -> [Cell<'static>; 4] {
-    let speed = |of: fn(&Rate) -> f64| Cell::new(rate.map_or_else(|| "-".to_owned(), |rate| scaled(of(rate))));
+    let speed =
+        |of: fn(&Rate) -> f64| Cell::new(rate.map_or_else(|| "-".to_owned(), |rate| scaled(of(rate))));
     [Cell::new(count(flows)), speed(|r| r.packets), speed(|r| r.bits), speed(|r| r.new_flows)]
 }
 

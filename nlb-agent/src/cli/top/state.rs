@@ -107,7 +107,11 @@ impl Top {
 }
 
 /// The speed of each row of `after`; 0 for one that is new.
-fn rates<K: Eq + Hash + Copy>(before: &[(K, Traffic)], after: &[(K, Traffic)], elapsed: Duration) -> Vec<Rate> {
+fn rates<K: Eq + Hash + Copy>(
+    before: &[(K, Traffic)],
+    after: &[(K, Traffic)],
+    elapsed: Duration,
+) -> Vec<Rate> {
     let before: HashMap<K, &Traffic> = before.iter().map(|(key, traffic)| (*key, traffic)).collect();
     let speed = |(key, now): &(K, Traffic)| {
         before.get(key).map_or_else(Rate::default, |then| rate(then, now, elapsed))
@@ -118,8 +122,8 @@ fn rates<K: Eq + Hash + Copy>(before: &[(K, Traffic)], after: &[(K, Traffic)], e
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::five_ports;
     use crate::report::View;
+    use crate::report::tests::five_ports;
 
     fn sample(packets: u64) -> Sample {
         let mut sample = Sample::of(five_ports());
