@@ -1,12 +1,15 @@
 //! The command line: every subcommand and flag, each flag also as an environment variable `NLB_…`.
 
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+mod words;
 
-use crate::model::Scheme;
+pub use words::{DataPathLog, HttpAddress, LogFormat, Output, SchemeArg, TargetTypeArg, VipSource, XdpMode};
+
 use crate::report::{FlowFilter, ListenerAddress};
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::{Args, Parser, Subcommand};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// What the user asked for.
 #[derive(Debug, Parser)]
@@ -51,7 +54,7 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Uplink that clients' packets come in by; repeats. Default: those that carry a default route
-    #[arg(long = "interface", env = "NLB_INTERFACE", value_name = "IF", value_delimiter = ',', value_parser = interface)]
+    #[arg(long = "interface", env = "NLB_INTERFACE", value_name = "IF", value_delimiter = ',', value_parser = words::interface)]
     pub interfaces: Vec<String>,
 
     /// Take Services and EndpointSlices from the YAML files in DIR, watched
@@ -71,7 +74,7 @@ pub struct RunArgs {
     pub data_path_log: DataPathLog,
 
     /// Where /metrics, /healthz and /readyz are served; `none` switches them off
-    #[arg(long, env = "NLB_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:9464", value_parser = http_address)]
+    #[arg(long, env = "NLB_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:9464", value_parser = words::http_address)]
     pub http: HttpAddress,
 
     /// Where the agent meets the other subcommands and the kernel.
@@ -164,11 +167,11 @@ impl TranslateArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct Capacity {
     /// Flows held at once, rounded up to a power of two: 1024 to 67108864
-    #[arg(long, env = "NLB_MAX_FLOWS", value_name = "N", default_value = "1048576", value_parser = table_size)]
+    #[arg(long, env = "NLB_MAX_FLOWS", value_name = "N", default_value = "1048576", value_parser = words::table_size)]
     pub max_flows: u32,
 
     /// Flows held that only one side has spoken in, rounded up to a power of two: 1024 to 67108864
-    #[arg(long, env = "NLB_MAX_HALF_FLOWS", value_name = "N", default_value = "262144", value_parser = table_size)]
+    #[arg(long, env = "NLB_MAX_HALF_FLOWS", value_name = "N", default_value = "262144", value_parser = words::table_size)]
     pub max_half_flows: u32,
 
     /// Targets held at once, counted once for each listener: 1 to 4194304
@@ -252,7 +255,7 @@ pub struct FlowsArgs {
     pub listener: Option<ListenerAddress>,
 
     /// Only this client's
-    #[arg(long, env = "NLB_CLIENT", value_name = "IP", value_parser = client)]
+    #[arg(long, env = "NLB_CLIENT", value_name = "IP", value_parser = words::client)]
     pub client: Option<IpAddr>,
 
     /// At most so many rows. Default: 100 in a table, all in JSON
@@ -279,8 +282,8 @@ impl FlowsArgs {
 #[derive(Clone, Debug, Args)]
 pub struct TopArgs {
     /// Seconds between two looks: 0.2 to 60
-    #[arg(long, env = "NLB_INTERVAL", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub interval: std::time::Duration,
+    #[arg(long, env = "NLB_INTERVAL", value_name = "SECONDS", default_value = "1", value_parser = words::seconds)]
+    pub interval: Duration,
     /// Whom to ask.
     #[command(flatten)]
     pub place: Place,
@@ -303,138 +306,6 @@ pub struct VersionArgs {
     /// How the answer is printed.
     #[command(flatten)]
     pub output: OutputArgs,
-}
-
-/// How an answer is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people
-    Table,
-    /// For programs
-    Json,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people
-    Text,
-    /// One object a line
-    Json,
-}
-
-/// How the XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum XdpMode {
-    /// Driver mode, else generic mode with a warning
-    Auto,
-    /// In the network driver or not at all
-    Driver,
-    /// In the kernel's own receive path: works everywhere, slower
-    Generic,
-}
-
-/// How much the data path itself logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DataPathLog {
-    /// Nothing
-    Off,
-    /// New flows and drops
-    Info,
-    /// Every packet
-    Debug,
-}
-
-/// Where VIPs come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum VipSource {
-    /// Given out of the pools
-    Pool,
-    /// The node's own addresses
-    Node,
-}
-
-/// `--default-scheme`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SchemeArg {
-    /// For clients inside
-    Internal,
-    /// For everyone
-    InternetFacing,
-}
-
-impl From<SchemeArg> for Scheme {
-    fn from(scheme: SchemeArg) -> Self {
-        match scheme {
-            SchemeArg::Internal => Self::Internal,
-            SchemeArg::InternetFacing => Self::InternetFacing,
-        }
-    }
-}
-
-/// `--default-target-type`; both mean pod addresses here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TargetTypeArg {
-    /// Pod addresses
-    Ip,
-    /// Pod addresses, too: node ports are not used
-    Instance,
-}
-
-impl TargetTypeArg {
-    /// The word as it stands in the model.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ip => "ip",
-            Self::Instance => "instance",
-        }
-    }
-}
-
-/// `--http`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpAddress {
-    /// Nothing is served.
-    None,
-    /// Served here.
-    At(SocketAddr),
-}
-
-fn http_address(text: &str) -> Result<HttpAddress, String> {
-    if text == "none" {
-        return Ok(HttpAddress::None);
-    }
-    text.parse().map(HttpAddress::At).map_err(|_| {
-        "wanted: an address and a port, as in 127.0.0.1:9464, 0.0.0.0:9464 or [::1]:9464, or none".to_owned()
-    })
-}
-
-/// The kernel's own rule: 1 to 15 bytes without blanks and slashes, not `.` or `..`.
-fn interface(text: &str) -> Result<String, String> {
-    let fits = (1..=15).contains(&text.len()) && text != "." && text != "..";
-    if !fits || text.contains(['/', ':']) || text.contains(char::is_whitespace) {
-        return Err("wanted: the name of an interface as `ip link` shows it, 1 to 15 characters".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn client(text: &str) -> Result<IpAddr, String> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_| "wanted: an IPv4 or IPv6 address without a port, as in 198.51.100.7".to_owned())
-}
-
-fn table_size(text: &str) -> Result<u32, String> {
-    match text.parse::<u32>() {
-        Ok(entries @ 1_024..=67_108_864) => Ok(entries.next_power_of_two()),
-        Ok(_) | Err(_) => Err("wanted: a number of entries from 1024 to 67108864".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<std::time::Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.2..=60.0).contains(&seconds) => Ok(std::time::Duration::from_secs_f64(seconds)),
-        Ok(_) | Err(_) => Err("wanted: seconds from 0.2 to 60".to_owned()),
-    }
 }
 
 #[cfg(test)]

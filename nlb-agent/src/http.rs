@@ -69,6 +69,8 @@ impl Vitals {
 /// What the three pages are made from.
 #[derive(Clone)]
 pub struct Pages {
+    /// The node's name, for the problem of an address that cannot be had.
+    pub node: String,
     /// The agent as it is now.
     pub source: Arc<dyn Source>,
     /// Whether it lives.
@@ -98,7 +100,7 @@ async fn serve_with(
                 }
             }
             Err(error) => {
-                let found = unavailable(address, &error, retry);
+                let found = unavailable(&pages.node, address, &error, retry);
                 if problem.send_replace(Some(found.clone())).is_none() {
                     tracing::warn!(%address, %error, "{}", found.message);
                 }
@@ -109,10 +111,10 @@ async fn serve_with(
 }
 
 /// The address cannot be had.
-fn unavailable(address: SocketAddr, error: &std::io::Error, retry: Duration) -> Problem {
+fn unavailable(node: &str, address: SocketAddr, error: &std::io::Error, retry: Duration) -> Problem {
     Problem {
         severity: Severity::Warning,
-        object: "Agent".to_owned(),
+        object: format!("Node {node}"),
         field: Some("--http".to_owned()),
         value: Some(address.to_string()),
         reason: "MetricsUnavailable".to_owned(),

@@ -107,7 +107,7 @@ fn people_see_a_hundred_flows_and_programs_all() {
 
 #[test]
 fn clients_may_be_bracketed() {
-    assert_eq!(client("[2001:db8::1]"), client("2001:db8::1"));
+    assert_eq!(words::client("[2001:db8::1]"), words::client("2001:db8::1"));
 }
 
 #[test]

@@ -20,6 +20,7 @@ impl Source for Fixed {
 fn pages(missing: &[&str]) -> Pages {
     let missing = missing.iter().map(|&clause| clause.to_owned()).collect();
     Pages {
+        node: "node-a".to_owned(),
         source: Arc::new(Fixed),
         vitals: Arc::new(Vitals::new(Instant::now(), missing)),
         metrics: Metrics::default(),
@@ -30,7 +31,7 @@ fn pages(missing: &[&str]) -> Pages {
 async fn served(pages: Pages) -> SocketAddr {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (sender, mut problem) =
-        watch::channel(Some(unavailable(address, &std::io::Error::other("not yet"), RETRY)));
+        watch::channel(Some(unavailable("node-a", address, &std::io::Error::other("not yet"), RETRY)));
     tokio::spawn(serve(address, pages, sender));
     problem.wait_for(Option::is_none).await.unwrap();
     address
@@ -85,6 +86,7 @@ async fn an_address_in_use_is_a_problem_until_it_is_free() {
     let (sender, mut problem) = watch::channel(None);
     tokio::spawn(serve_with(Duration::from_millis(20), address, pages(&[]), sender));
     let found = problem.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert_eq!(found.object, "Node node-a");
     assert_eq!((found.reason.as_str(), found.value), ("MetricsUnavailable", Some(address.to_string())));
     assert!(found.message.contains("--http"));
     drop(holder);

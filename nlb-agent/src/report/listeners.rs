@@ -1,9 +1,10 @@
 //! `listeners`: every VIP and port that is served, for whom, by how many targets, how fast.
 
-use super::page::{known, plural};
-use super::{Listener, Page, Rate, Snapshot, View, count, rate, scaled};
+use super::page::{a_few, known, plural};
+use super::{Listener, ListenerAddress, Page, Rate, Snapshot, Traffic, View, count, rate, scaled};
 use comfy_table::{Cell, Color};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// The answer to `listeners`.
@@ -28,13 +29,15 @@ impl View for Listeners {
 impl Listeners {
     /// The table with speeds, from an earlier look `elapsed` ago.
     pub fn table_since(&self, before: &Self, elapsed: Duration, page: &Page) -> String {
-        let rates: Vec<Rate> = self.listeners.iter().map(|now| before.rate_of(now, elapsed)).collect();
+        let earlier: HashMap<ListenerAddress, &Traffic> =
+            before.listeners.iter().map(|listener| (listener.listener, &listener.traffic)).collect();
+        let speed = |now: &Listener| {
+            earlier
+                .get(&now.listener)
+                .map_or_else(Rate::default, |before| rate(before, &now.traffic, elapsed))
+        };
+        let rates: Vec<Rate> = self.listeners.iter().map(speed).collect();
         self.print(page, Some((&rates, elapsed)))
-    }
-
-    fn rate_of(&self, now: &Listener, elapsed: Duration) -> Rate {
-        let earlier = self.listeners.iter().find(|before| before.listener == now.listener);
-        earlier.map_or_else(Rate::default, |before| rate(&before.traffic, &now.traffic, elapsed))
     }
 
     fn print(&self, page: &Page, rates: Option<(&[Rate], Duration)>) -> String {
@@ -85,7 +88,7 @@ impl Listeners {
     }
 
     fn closing(&self, rates: Option<&[Rate]>) -> Vec<String> {
-        let total: super::Traffic = self.listeners.iter().map(|listener| listener.traffic).sum();
+        let total: Traffic = self.listeners.iter().map(|listener| listener.traffic).sum();
         let mut lines = vec![format!(
             "In all: {} alive, {} since the maps were made, {} packets, {} bytes{}.",
             plural(usize::try_from(total.flows).unwrap_or(usize::MAX), "flow"),
@@ -97,7 +100,7 @@ impl Listeners {
                 format!("; now {} packets/s, {}bit/s", scaled(sum.packets), unit(&scaled(sum.bits)))
             }),
         )];
-        lines.extend(self.listeners.iter().filter_map(warning));
+        lines.extend(a_few(self.listeners.iter().filter_map(warning)));
         lines
     }
 }

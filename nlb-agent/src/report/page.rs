@@ -139,6 +139,17 @@ pub(super) fn plural(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{} {one}s", count(n as u64)) }
 }
 
+/// The first ten of many lines, and how many more there are.
+pub(super) fn a_few(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = lines.collect();
+    let more = lines.len().saturating_sub(10);
+    if more > 0 {
+        lines.truncate(10);
+        lines.push(format!("! … and {} more like these.", count(more as u64)));
+    }
+    lines
+}
+
 /// A number with its thousands set apart: `1 048 576`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -195,6 +206,13 @@ mod tests {
         );
         let written = [0.0, 1.5, 42.0, 999.0, 1_000.0, 12_345.0, 999_600.0, 38_400_000.0].map(scaled);
         assert_eq!(written, ["0", "1.5", "42", "999", "1.00 k", "12.3 k", "1.00 M", "38.4 M"]);
+    }
+
+    #[test]
+    fn ten_are_enough() {
+        let lines = |n: usize| a_few((0..n).map(|i| i.to_string()));
+        assert_eq!((lines(10).len(), lines(25).len()), (10, 11));
+        assert_eq!(lines(25)[10], "! … and 15 more like these.");
     }
 
     #[test]

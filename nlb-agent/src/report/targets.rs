@@ -1,7 +1,7 @@
 //! `targets`: every target below its listener, with its health and the reason for it.
 
 use super::listeners::{health_cell, service_name};
-use super::page::{known, plural, state_cell};
+use super::page::{a_few, known, plural, state_cell};
 use super::{ListenerAddress, Page, Snapshot, State, Target, View, age, count};
 use comfy_table::{Attribute, Cell, Table};
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ impl Targets {
                  Look at WHY: does the pod listen on the target's port, and answer the check within its timeout?"
             )
         };
-        without.iter().map(hint).collect()
+        a_few(without.iter().map(hint))
     }
 }
 

@@ -35,8 +35,10 @@ fn served(path: &Path) -> Arc<Fixed> {
 async fn only_its_owner_may_connect_and_nothing_is_left_behind() {
     let (_folder, path) = folder();
     let socket = Socket::open(&path).unwrap();
-    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    for file in [path.clone(), path.with_extension("sock.lock")] {
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
     let names: Vec<_> =
         std::fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "the socket and its lock: {names:?}");
