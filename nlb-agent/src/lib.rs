@@ -1,4 +1,11 @@
 //! The control plane of nlb: watch, translate, check targets, fill the maps.
 
+pub mod args;
+pub mod cli;
+pub mod http;
+pub mod logging;
+pub mod metrics;
 pub mod model;
 pub mod problem;
+pub mod report;
+pub mod socket;
