@@ -112,11 +112,10 @@ fn known<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
     let life = found.entry.life;
     let age = flow::age(life, now);
     // Four times a second at most: the line stays clean otherwise.
-    if packet.has(tcp::SYN | tcp::FIN | tcp::RST) || age >= tables.second() / 4 {
-        if !client_spoke(tables, packet, hash.tag, found.index) {
-            found.forget(tables);
-            return None;
-        }
+    let speaks = packet.has(tcp::SYN | tcp::FIN | tcp::RST) || age >= tables.second() / 4;
+    if speaks && !client_spoke(tables, packet, hash.tag, found.index) {
+        found.forget(tables);
+        return None;
     }
     Some(Route { slot: found.entry.slot, port: found.entry.port })
 }

@@ -59,8 +59,8 @@ pub fn readdress<B: Bytes>(frame: &mut B, packet: &Packet, change: &Readdress) -
         let checksum: u16 = frame.read(packet.network.offset + 10)?;
         frame.write(packet.network.offset + 10, addresses.apply(checksum))?;
     } else {
-        for i in 0..4 {
-            addresses = addresses.word(old_address[i], change.address[i]);
+        for (old, new) in old_address.into_iter().zip(change.address) {
+            addresses = addresses.word(old, new);
         }
         frame.write(address_at, change.address)?;
     }
