@@ -1,0 +1,21 @@
+//! Who may take traffic: health checks, the life of a target, and the choice among targets that follows from both.
+//!
+//! [`Health`] and [`forwardings`] are pure; [`Checker`] is the only part that opens sockets. The owner feeds every
+//! [`Checked`] that comes out of the channel into [`Health::outcome`], and calls [`Health::update`] with each new model
+//! and whenever [`Health::next_deadline`] has come.
+
+mod checks;
+mod choice;
+pub mod probe;
+mod queue;
+mod saved;
+mod scheduler;
+mod state;
+mod status;
+
+pub use checks::{Check, checks};
+pub use choice::{Choice, Standings, forwardings, unreachable_reason};
+pub use saved::{Saved, SavedGroup, SavedTarget};
+pub use scheduler::{Ask, Checked, Checker, Load, sockets_allowed};
+pub use state::Health;
+pub use status::{Departure, Failure, Life, Outcome, Reason, Standing, State, Status, Tally};
