@@ -6,8 +6,10 @@
 
 mod checks;
 mod choice;
+mod outcome;
 pub mod probe;
 mod queue;
+mod reason;
 mod saved;
 mod scheduler;
 mod state;
@@ -15,7 +17,14 @@ mod status;
 
 pub use checks::{Check, checks};
 pub use choice::{Choice, Standings, forwardings, unreachable_reason};
+pub use outcome::{Failure, Outcome, Tally};
+pub use reason::{Reason, State};
 pub use saved::{Saved, SavedGroup, SavedTarget};
 pub use scheduler::{Ask, Checked, Checker, Load, sockets_allowed};
 pub use state::Health;
-pub use status::{Departure, Failure, Life, Outcome, Reason, Standing, State, Status, Tally};
+pub use status::{Departure, Life, Standing, Status};
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

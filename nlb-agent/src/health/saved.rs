@@ -39,8 +39,9 @@ pub struct SavedTarget {
 }
 
 impl Health {
-    /// What was saved. Every target stays as it was until its next check has ended; call [`Health::update`] before anything
-    /// else. Times that lie in the future, because the clock was set back, count as now.
+    /// What was saved. Every target stays as it was until its next check has ended. Call [`Health::update`] before anything
+    /// else, and only with a model of inputs that were read in full: what that model does not name begins to drain, and
+    /// groups that it does not name are forgotten. Times in the future, because the clock was set back, count as now.
     pub fn restored(saved: Saved, now: Timestamp) -> Self {
         let groups = saved.groups.into_iter().map(|group| {
             let targets = group.targets.into_iter().map(|target| {

@@ -1,8 +1,8 @@
 //! Asks every target again and again, spread over time, with a bounded number of sockets.
 
 use super::checks::Check;
+use super::outcome::{Failure, Outcome};
 use super::queue::{Queue, first_checks, pause, phase};
-use super::status::{Failure, Outcome};
 use crate::model::{HealthCheck, TargetKey};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -298,7 +298,9 @@ impl<A: Ask> Task<A> {
     fn finish(&mut self, ended: Result<(Id, Outcome), JoinError>, now: Instant) {
         let (task, outcome) = match ended {
             Ok(ended) => ended,
-            Err(error) => (error.id(), Outcome::Internal(format!("the check was broken off: {error}").into())),
+            Err(error) => {
+                (error.id(), Outcome::Internal(format!("the check was broken off: {error}").into()))
+            }
         };
         if let Some((id, slow)) = self.under_way.remove(&task) {
             self.running_slow -= usize::from(slow);
@@ -339,3 +341,7 @@ impl<A: Ask> Task<A> {
         show(&self.gauges.waiting, self.quick.len() + self.slow.len());
     }
 }
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

@@ -1,7 +1,9 @@
 //! The health of every target of every group: pure, level-triggered, and able to survive a restart.
 
 use super::choice::{Choice, Standings, unreachable_reason};
-use super::status::{Departure, Life, Outcome, Reason, Standing, Status};
+use super::outcome::Outcome;
+use super::reason::Reason;
+use super::status::{Departure, Life, Standing, Status};
 use crate::model::{HealthCheck, IpFamily, LoadBalancer, Model, Target, TargetGroup, TargetKey, Threshold};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -56,9 +58,10 @@ impl Health {
         let mut before = std::mem::take(&mut self.groups);
         for load_balancer in &model.load_balancers {
             for group in &load_balancer.target_groups {
-                let mut known = before.remove(&group.name).unwrap_or_default();
+                let known = before.remove_entry(&group.name);
+                let (name, mut known) = known.unwrap_or_else(|| (group.name.clone(), Group::default()));
                 known.update(load_balancer, group, used.contains(group.name.as_str()), now);
-                self.groups.insert(group.name.clone(), known);
+                self.groups.insert(name, known);
             }
         }
     }
@@ -67,7 +70,9 @@ impl Health {
     /// more) changes nothing.
     pub fn outcome(&mut self, group: &str, key: &TargetKey, outcome: &Outcome, now: Timestamp) -> bool {
         let Some(group) = self.groups.get_mut(group) else { return false };
-        let Some(status) = group.targets.get_mut(key).filter(|status| status.is_checked()) else { return false };
+        let Some(status) = group.targets.get_mut(key).filter(|status| status.is_checked()) else {
+            return false;
+        };
         let before = status.standing;
         status.learn(outcome, &group.settings.check, now);
         let moved = status.standing != before;
@@ -138,9 +143,11 @@ impl Group {
         self.owner.clone_from(&load_balancer.uid);
         let mut before = std::mem::take(&mut self.targets);
         for target in &group.targets {
-            let known = before.remove(&target.key);
-            let status = seen(known, target, used, reborn, now);
-            self.targets.insert(target.key.clone(), status);
+            let (key, known) = match before.remove_entry(&target.key) {
+                Some((key, known)) => (key, Some(known)),
+                None => (target.key.clone(), None),
+            };
+            self.targets.insert(key, seen(known, target, used, reborn, now));
         }
         // A Service that was created anew owes nothing to the flows of the old one.
         if !reborn {
@@ -173,7 +180,9 @@ impl Group {
             let failing_open = self.choice(family) == Choice::FailOpen;
             let cut_after = self.settings.cut_after;
             let unhealthy = self.targets.iter_mut().filter(|(key, status)| {
-                IpFamily::of(key.ip) == family && status.is_registered() && status.standing == Standing::Unhealthy
+                IpFamily::of(key.ip) == family
+                    && status.is_registered()
+                    && status.standing == Standing::Unhealthy
             });
             for (_, status) in unhealthy {
                 if failing_open {
@@ -187,7 +196,8 @@ impl Group {
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
-        let failing_open = [IpFamily::IPv4, IpFamily::IPv6].map(|family| self.choice(family) == Choice::FailOpen);
+        let failing_open =
+            [IpFamily::IPv4, IpFamily::IPv6].map(|family| self.choice(family) == Choice::FailOpen);
         let deadlines = self.targets.iter().filter_map(|(key, status)| match status.life {
             Life::Draining { began, .. } => Some(began + self.settings.deregistration_delay),
             Life::Registered if status.standing == Standing::Unhealthy && !status.cut => {
@@ -207,7 +217,8 @@ fn seen(known: Option<Status>, target: &Target, used: bool, reborn: bool, now: T
         false => Some("no listener leads to its target group".to_owned()),
     };
     if let Some(cause) = idle {
-        let known = known.filter(|known| known.life == Life::Unused(Reason::NotInUse) && known.cause == cause);
+        let known =
+            known.filter(|known| known.life == Life::Unused(Reason::NotInUse) && known.cause == cause);
         return known.unwrap_or_else(|| Status::unused(cause, now));
     }
     let mut status = match known {

@@ -1,122 +1,11 @@
 //! One target's state and how check results and the cluster's word move it.
 
+use super::outcome::{Failure, Outcome, Tally};
+use super::reason::{Reason, State};
 use crate::model::{Conditions, HealthCheck};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-
-/// What AWS calls the target's health state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Registered; no check has passed yet, and not enough have failed.
-    Initial,
-    /// Takes new flows.
-    Healthy,
-    /// Takes none, unless its group fails open.
-    Unhealthy,
-    /// Leaving: keeps its flows until the deregistration delay ends.
-    Draining,
-    /// Known, but neither checked nor sent any traffic.
-    Unused,
-}
-
-impl State {
-    /// Every state, for metrics that show each as 0 or 1.
-    pub const ALL: [Self; 5] = [Self::Initial, Self::Healthy, Self::Unhealthy, Self::Draining, Self::Unused];
-
-    /// The word that users see.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Initial => "initial",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-            Self::Draining => "draining",
-            Self::Unused => "unused",
-        }
-    }
-}
-
-/// Why a target is in its state (AWS: `TargetHealth.Reason`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Reason {
-    /// Registered, and its first check has not ended.
-    #[serde(rename = "Elb.RegistrationInProgress")]
-    RegistrationInProgress,
-    /// Checked, without a verdict yet.
-    #[serde(rename = "Elb.InitialHealthChecking")]
-    InitialHealthChecking,
-    /// The check could not be made, for a reason on this side.
-    #[serde(rename = "Elb.InternalError")]
-    InternalError,
-    /// Refused, reset or malformed.
-    #[serde(rename = "Target.FailedHealthChecks")]
-    FailedHealthChecks,
-    /// No answer in time.
-    #[serde(rename = "Target.Timeout")]
-    Timeout,
-    /// An answer with a code that is not among the success codes.
-    #[serde(rename = "Target.ResponseCodeMismatch")]
-    ResponseCodeMismatch,
-    /// Draining.
-    #[serde(rename = "Target.DeregistrationInProgress")]
-    DeregistrationInProgress,
-    /// Drained, and still not ready.
-    #[serde(rename = "Target.NotRegistered")]
-    NotRegistered,
-    /// No listener of this node leads to it.
-    #[serde(rename = "Target.NotInUse")]
-    NotInUse,
-}
-
-impl Reason {
-    /// AWS's code.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::RegistrationInProgress => "Elb.RegistrationInProgress",
-            Self::InitialHealthChecking => "Elb.InitialHealthChecking",
-            Self::InternalError => "Elb.InternalError",
-            Self::FailedHealthChecks => "Target.FailedHealthChecks",
-            Self::Timeout => "Target.Timeout",
-            Self::ResponseCodeMismatch => "Target.ResponseCodeMismatch",
-            Self::DeregistrationInProgress => "Target.DeregistrationInProgress",
-            Self::NotRegistered => "Target.NotRegistered",
-            Self::NotInUse => "Target.NotInUse",
-        }
-    }
-}
-
-/// How one check ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The answer came in time and was right.
-    Passed,
-    /// The target failed it; the text is the cause in a few words, such as `connection refused`.
-    Failed(Failure, Cow<'static, str>),
-    /// It could not be made, which says nothing about the target; the text is the cause.
-    Internal(Cow<'static, str>),
-}
-
-/// In which way a target failed a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Refused, reset, unreachable, or not an answer of the protocol.
-    Broken,
-    /// No whole answer within the timeout.
-    Timeout,
-    /// A code outside the success codes.
-    ResponseCode,
-}
-
-impl Failure {
-    fn reason(self) -> Reason {
-        match self {
-            Self::Broken => Reason::FailedHealthChecks,
-            Self::Timeout => Reason::Timeout,
-            Self::ResponseCode => Reason::ResponseCodeMismatch,
-        }
-    }
-}
 
 /// What the checks alone say of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,44 +66,6 @@ impl Departure {
             Self::Terminating => "the pod is terminating; flows are kept until the deregistration delay ends",
             Self::Gone => "the endpoint is gone; flows are kept until the deregistration delay ends",
         }
-    }
-}
-
-/// Checks of a target by result, since it was registered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
-    /// Passed.
-    pub passed: u64,
-    /// Refused, reset, unreachable or malformed.
-    pub failed: u64,
-    /// Timed out.
-    pub timeout: u64,
-    /// Answered with another code.
-    pub response_code: u64,
-    /// Could not be made.
-    pub internal: u64,
-}
-
-impl Tally {
-    /// (value of the label `result`, count) for `nlb_target_health_checks_total`.
-    pub fn by_result(&self) -> [(&'static str, u64); 5] {
-        [
-            ("passed", self.passed),
-            ("failed", self.failed),
-            ("timeout", self.timeout),
-            ("response-code", self.response_code),
-            ("internal-error", self.internal),
-        ]
-    }
-
-    fn count(&mut self, outcome: &Outcome) {
-        *match outcome {
-            Outcome::Passed => &mut self.passed,
-            Outcome::Failed(Failure::Broken, _) => &mut self.failed,
-            Outcome::Failed(Failure::Timeout, _) => &mut self.timeout,
-            Outcome::Failed(Failure::ResponseCode, _) => &mut self.response_code,
-            Outcome::Internal(_) => &mut self.internal,
-        } += 1;
     }
 }
 
@@ -383,8 +234,12 @@ impl Status {
             (Life::Unused(_), None) => {
                 let tally = self.tally;
                 let conditions = self.conditions;
-                *self =
-                    Self { tally, conditions, weight, ..Self::registered(self.incarnation.wrapping_add(1), now) };
+                *self = Self {
+                    tally,
+                    conditions,
+                    weight,
+                    ..Self::registered(self.incarnation.wrapping_add(1), now)
+                };
             }
         }
     }
@@ -404,8 +259,10 @@ impl Status {
         self.tally.count(outcome);
         match outcome {
             Outcome::Passed => self.pass(check.healthy_threshold, now),
-            Outcome::Failed(failure, cause) => self.fail(*failure, cause, check.unhealthy_threshold, now),
-            Outcome::Internal(cause) => self.learn_nothing(cause),
+            Outcome::Failed(failure, cause) => {
+                self.fail(*failure, cause.clone(), check.unhealthy_threshold, now);
+            }
+            Outcome::Internal(cause) => self.learn_nothing(cause.clone()),
         }
     }
 
@@ -419,38 +276,44 @@ impl Status {
         if self.passes >= enough {
             self.find(Standing::Healthy, None, "passes its checks".into(), now);
         } else {
-            self.cause = format!("{} of {threshold} passes in a row after it was unhealthy", self.passes).into();
+            self.cause =
+                format!("{} of {threshold} passes in a row after it was unhealthy", self.passes).into();
         }
     }
 
-    fn fail(&mut self, failure: Failure, cause: &Cow<'static, str>, threshold: u32, now: Timestamp) {
+    fn fail(&mut self, failure: Failure, cause: Cow<'static, str>, threshold: u32, now: Timestamp) {
         self.passes = 0;
         self.failures = self.failures.saturating_add(1);
-        let counted = || format!("{cause}; {} of {threshold} failures in a row", self.failures).into();
-        match self.standing {
-            Standing::Initial | Standing::Healthy if self.failures >= threshold => {
-                self.find(Standing::Unhealthy, Some(failure.reason()), cause.clone(), now);
-            }
-            Standing::Unhealthy => self.find(Standing::Unhealthy, Some(failure.reason()), cause.clone(), now),
-            Standing::Initial => {
-                self.find(Standing::Initial, Some(Reason::InitialHealthChecking), counted(), now);
-            }
-            Standing::Healthy => self.find(Standing::Healthy, None, counted(), now),
+        let verdict = match self.standing {
+            Standing::Initial | Standing::Healthy => self.failures >= threshold,
+            Standing::Unhealthy => true,
+        };
+        if verdict {
+            return self.find(Standing::Unhealthy, Some(failure.reason()), cause, now);
         }
+        let finding = Some(Reason::InitialHealthChecking).filter(|_| self.standing == Standing::Initial);
+        let counted = format!("{cause}; {} of {threshold} failures in a row", self.failures);
+        self.find(self.standing, finding, counted.into(), now);
     }
 
     /// A check that could not be made leaves state and counts alone; only a target without a verdict shows it.
-    fn learn_nothing(&mut self, cause: &Cow<'static, str>) {
+    fn learn_nothing(&mut self, cause: Cow<'static, str>) {
         match self.standing {
             Standing::Initial => {
                 self.finding = Some(Reason::InternalError);
-                self.cause = cause.clone();
+                self.cause = cause;
             }
             Standing::Healthy | Standing::Unhealthy => {}
         }
     }
 
-    fn find(&mut self, standing: Standing, finding: Option<Reason>, cause: Cow<'static, str>, now: Timestamp) {
+    fn find(
+        &mut self,
+        standing: Standing,
+        finding: Option<Reason>,
+        cause: Cow<'static, str>,
+        now: Timestamp,
+    ) {
         let before = self.state();
         self.standing = standing;
         self.finding = finding;

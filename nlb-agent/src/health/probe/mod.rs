@@ -4,8 +4,8 @@ mod exchange;
 mod socket;
 mod tls;
 
+use super::outcome::{Failure, Outcome};
 use super::scheduler::Ask;
-use super::status::{Failure, Outcome};
 use crate::model::{CheckProtocol, HealthCheck};
 use std::io;
 use std::net::SocketAddr;
@@ -46,7 +46,12 @@ impl Prober {
         }
     }
 
-    async fn check(&self, address: SocketAddr, protocol: &CheckProtocol, deadline: Deadline) -> Result<(), Outcome> {
+    async fn check(
+        &self,
+        address: SocketAddr,
+        protocol: &CheckProtocol,
+        deadline: Deadline,
+    ) -> Result<(), Outcome> {
         let stream = deadline.holds("no connection", socket::connect(address)).await?;
         match protocol {
             CheckProtocol::Tcp => Ok(()),
@@ -63,7 +68,11 @@ impl Prober {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream, address: SocketAddr) -> Result<TlsStream<TcpStream>, Outcome> {
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<TlsStream<TcpStream>, Outcome> {
         let name = ServerName::IpAddress(address.ip().into());
         self.tls.connect(name, stream).await.map_err(|error| {
             let text = || Outcome::Failed(Failure::Broken, format!("TLS handshake failed: {error}").into());
@@ -110,8 +119,15 @@ fn broken(error: &io::Error) -> Option<Outcome> {
     let text = || reason_text(error).into();
     Some(match code {
         // What this node lacks says nothing about the target.
-        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL
-        | libc::EADDRINUSE | libc::EPERM | libc::EAFNOSUPPORT | libc::EAGAIN => Outcome::Internal(text()),
+        libc::EMFILE
+        | libc::ENFILE
+        | libc::ENOBUFS
+        | libc::ENOMEM
+        | libc::EADDRNOTAVAIL
+        | libc::EADDRINUSE
+        | libc::EPERM
+        | libc::EAFNOSUPPORT
+        | libc::EAGAIN => Outcome::Internal(text()),
         libc::ETIMEDOUT => Outcome::Failed(Failure::Timeout, text()),
         _ => Outcome::Failed(Failure::Broken, text()),
     })
