@@ -176,14 +176,14 @@ impl Group {
     /// Gives up the flows of unhealthy targets whose grace is over. While the group fails open they are kept, and they
     /// are given up, with those that came meanwhile, when that ends.
     fn settle(&mut self, now: Timestamp) {
+        if !self.targets.values().any(is_unhealthy) {
+            return;
+        }
         for family in [IpFamily::IPv4, IpFamily::IPv6] {
             let failing_open = self.choice(family) == Choice::FailOpen;
             let cut_after = self.settings.cut_after;
-            let unhealthy = self.targets.iter_mut().filter(|(key, status)| {
-                IpFamily::of(key.ip) == family
-                    && status.is_registered()
-                    && status.standing == Standing::Unhealthy
-            });
+            let targets = self.targets.iter_mut().filter(|(key, _)| IpFamily::of(key.ip) == family);
+            let unhealthy = targets.filter(|(_, status)| is_unhealthy(status));
             for (_, status) in unhealthy {
                 if failing_open {
                     status.cut = false;
@@ -200,7 +200,7 @@ impl Group {
             [IpFamily::IPv4, IpFamily::IPv6].map(|family| self.choice(family) == Choice::FailOpen);
         let deadlines = self.targets.iter().filter_map(|(key, status)| match status.life {
             Life::Draining { began, .. } => Some(began + self.settings.deregistration_delay),
-            Life::Registered if status.standing == Standing::Unhealthy && !status.cut => {
+            Life::Registered if is_unhealthy(status) && !status.cut => {
                 let held = failing_open[usize::from(key.ip.is_ipv6())];
                 self.settings.cut_after.filter(|_| !held).map(|after| status.since + after)
             }
@@ -208,6 +208,10 @@ impl Group {
         });
         deadlines.min()
     }
+}
+
+fn is_unhealthy(status: &Status) -> bool {
+    status.is_registered() && status.standing == Standing::Unhealthy
 }
 
 /// The status of a target that the model names.

@@ -258,6 +258,19 @@ fn flows_of_an_unhealthy_target_are_given_up_but_not_while_failing_open() {
 }
 
 #[test]
+fn flows_that_came_while_failing_open_are_given_up_when_it_ends() {
+    let model = web(&[READY, READY]);
+    let mut health = fresh(&model);
+    say(&mut health, 1, &[Outcome::Passed], at(1));
+    say(&mut health, 0, &[refused(), refused()], at(2));
+    assert_eq!(status(&health, 0).incarnation(), 1);
+    say(&mut health, 1, &[refused(), refused()], at(3));
+    assert_eq!(takers(&model, &health), [0, 1]);
+    say(&mut health, 1, &[Outcome::Passed, Outcome::Passed, Outcome::Passed], at(4));
+    assert_eq!(status(&health, 0).incarnation(), 2);
+}
+
+#[test]
 fn flows_are_kept_where_the_attribute_says_so() {
     for (grace, deadline) in [(0, None), (60, Some(at(62)))] {
         let mut model = web(&[READY, READY]);
