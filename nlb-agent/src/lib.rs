@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod cli;
+pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
