@@ -158,7 +158,7 @@ fn holders(inodes: &HashSet<u64>) -> HashMap<u64, String> {
     found
 }
 
-/// `32768	60999`.
+/// Two numbers with white space between them.
 fn local_range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     Some(numbers.next()?.ok()?..=numbers.next()?.ok()?)

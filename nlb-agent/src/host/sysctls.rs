@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stricter_of_two_modes_is_not_the_greater_but_the_kernel_takes_the_greater() {
+    fn the_greater_of_two_modes_counts_although_strict_is_the_lesser() {
         for (all, own, effective) in [(0, 0, 0), (1, 0, 1), (0, 1, 1), (2, 1, 2), (1, 2, 2)] {
             let mode = |rp_filter| DeviceSysctls { rp_filter, ..DeviceSysctls::default() };
             assert_eq!(with(mode(all), mode(own)).rp_filter("eth0"), effective, "all {all}, own {own}");

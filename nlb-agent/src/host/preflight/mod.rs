@@ -78,7 +78,7 @@ impl<'a> Finding<'a> {
         Self { object: format!("Interface {name}"), field: None, value: None }
     }
 
-    fn at(self, field: &'a str, value: impl ToString) -> Self {
+    fn at(self, field: &'a str, value: impl std::fmt::Display) -> Self {
         Self { field: Some(field), value: Some(value.to_string()), ..self }
     }
 
