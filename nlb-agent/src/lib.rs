@@ -3,6 +3,7 @@
 pub mod args;
 pub mod cli;
 pub mod health;
+pub mod host;
 pub mod http;
 pub mod logging;
 pub mod metrics;
