@@ -95,7 +95,7 @@ pub struct Planned {
 impl Control {
     /// Control of maps in which nothing was ever written.
     pub fn new(limits: Limits) -> Self {
-        Self::adopt(limits, Contents::empty(&limits), &Saved::default())
+        Self { adopted: false, ..Self::adopt(limits, Contents::empty(&limits), &Saved::default()) }
     }
 
     /// What the maps hold once all planned steps have run.
