@@ -184,11 +184,11 @@ fn clear(now: &Contents, edits: &Edits, steps: &mut Vec<Step>) {
     }
 }
 
-/// Ids whose listener goes away, or gets another id.
+/// Ids whose listener goes away, or gets another id, and whose choice therefore becomes 0.
 fn closed(now: &Contents, edits: &Edits) -> BTreeSet<u32> {
     let kept: BTreeSet<u32> = edits.listeners.values().flatten().map(|listener| listener.id).collect();
     let before = edits.listeners.keys().filter_map(|key| now.listeners.get(key)).map(|listener| listener.id);
-    before.filter(|id| !kept.contains(id)).collect()
+    before.filter(|id| !kept.contains(id) && edits.choices.get(id) == Some(&0)).collect()
 }
 
 fn union(a: Sharers, b: Sharers) -> Sharers {

@@ -131,13 +131,19 @@ pub fn place(now: &[Occupant], wanted: &[Placed], mut take: impl FnMut() -> Opti
     for occupant in now {
         seated.entry((occupant.ip, occupant.port)).or_default().push(occupant);
     }
-    let mut keep = |placed: &Placed| {
+    let mut keep = |placed: &Placed, fits: &dyn Fn(&Occupant) -> bool| {
         let here = seated.get_mut(&(placed.key.ip, placed.key.port))?;
-        let same = here.iter().position(|occupant| occupant.is(placed));
-        let at = same.or_else(|| here.iter().position(|occupant| occupant.known.is_none()))?;
+        let at = here.iter().position(|occupant| fits(occupant))?;
         Some(here.remove(at).slot)
     };
-    let kept: Vec<Option<u32>> = wanted.iter().map(&mut keep).collect();
+    let mut kept: Vec<Option<u32>> =
+        wanted.iter().map(|placed| keep(placed, &|occupant| occupant.is(placed))).collect();
+    // Unknown occupants come with those first that take new flows.
+    for takes in [true, false] {
+        for (placed, kept) in wanted.iter().zip(&mut kept).filter(|(placed, _)| (placed.share > 0) == takes) {
+            *kept = kept.or_else(|| keep(placed, &|occupant| occupant.known.is_none()));
+        }
+    }
     let mut left: Vec<u32> = seated.into_values().flatten().map(|occupant| occupant.slot).collect();
     left.sort_unstable();
     let mut placement = Placement { left, ..Placement::default() };
