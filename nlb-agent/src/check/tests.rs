@@ -1,0 +1,1 @@
+//! What `check` prints and how it ends, on the examples and on broken input.

@@ -1,0 +1,1 @@
+//! Whole Services in, models out.
