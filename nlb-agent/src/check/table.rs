@@ -104,6 +104,6 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(head.to_vec());
-    rows.for_each(|row| drop(table.add_row(row)));
+    table.add_rows(rows);
     table
 }

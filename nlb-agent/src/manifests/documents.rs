@@ -4,7 +4,7 @@ use super::server;
 use crate::inputs::{Identity, Object, ObjectName};
 use crate::problem::Problem;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -162,26 +162,34 @@ impl Place<'_> {
     }
 
     fn typed<T: DeserializeOwned>(&self, value: Value) -> Result<T, (Option<usize>, String)> {
-        serde_json::from_value(value).map_err(|error| self.again::<T>().unwrap_or((None, error.to_string())))
+        serde_json::from_value(value).map_err(|error| self.again::<T>().unwrap_or((self.first_line(), error.to_string())))
     }
 
-    /// The same mistake once more, straight from the text, because only then the parser knows the line.
+    /// The same mistake once more, straight from the text, because only then the parser knows the line. It finds fewer
+    /// mistakes there: a bare `true` passes for a string.
     fn again<T: DeserializeOwned>(&self) -> Option<(Option<usize>, String)> {
         if self.json || self.listed {
             return None;
         }
         let document = serde_yaml_ng::Deserializer::from_str(self.text).nth(self.document - 1)?;
-        let error = decode::<T, _>(document).err()?;
+        let error = T::deserialize(document).err()?;
         Some((error.location().map(|it| it.line()), error.to_string()))
+    }
+
+    /// Where the document begins.
+    fn first_line(&self) -> Option<usize> {
+        let is_mark = |line: &str| line == "---" || line.starts_with("--- ");
+        let is_content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%']);
+        let first = self.text.lines().position(is_content)?;
+        let unmarked = self.text.lines().nth(first).is_some_and(|line| !is_mark(line));
+        let marks = self.text.lines().enumerate().filter(|(_, line)| is_mark(line)).map(|(index, _)| index + 2);
+        let mut starts = unmarked.then_some(first + 1).into_iter().chain(marks);
+        starts.nth(self.document - 1).filter(|_| !self.json)
     }
 
     fn error(&self, why: String, line: Option<usize>, identity: Option<Identity>) -> ReadError {
         ReadError { file: self.file.to_owned(), document: self.document, line, why, identity }
     }
-}
-
-fn decode<'de, T: DeserializeOwned, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-    T::deserialize(from)
 }
 
 fn items_of(kind: &str, value: &Value) -> Option<Vec<Value>> {
@@ -227,7 +235,7 @@ mod tests {
         assert_eq!(names(&reading).len(), 2);
         assert!(!reading.broken_off);
         let error = &reading.errors[0];
-        assert_eq!((error.document, error.line), (2, Some(11)), "{error}");
+        assert_eq!((error.document, error.line), (2, Some(6)), "{error}");
         assert_eq!(error.identity.as_ref().unwrap().to_string(), "Service default/x");
     }
 

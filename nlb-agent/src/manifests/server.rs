@@ -162,6 +162,8 @@ fn validate_port(port: &ServicePort, at: &impl Fn(&str) -> String, refusal: &mut
     refusal.port(at("port"), port.port);
     refusal.word(&at("protocol"), &port.protocol, &["TCP", "UDP", "SCTP"]);
     match &port.target_port {
+        // What was copied from a bad port is no mistake of its own.
+        Some(IntOrString::Int(number)) if *number == port.port => {}
         Some(IntOrString::Int(number)) => refusal.port(at("targetPort"), *number),
         Some(IntOrString::String(name)) if !is_port_name(name) => {
             refusal.add(at("targetPort"), Some(name), "a number from 1 to 65535, or a port name of at most 15 of a-z, 0-9 and `-`");

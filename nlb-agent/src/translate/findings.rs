@@ -11,8 +11,10 @@ pub(super) struct Findings {
     broken: Vec<usize>,
 }
 
-/// Longest value shown inside a message: an Event holds 1 024 bytes in all.
-const SHOWN: usize = 200;
+/// Characters of a value that are shown inside a message.
+const SHOWN: usize = 120;
+/// Bytes of a message; an Event holds 1 024, and what goes on before is still to be added.
+const MESSAGE: usize = 900;
 
 /// A value as messages quote it: cut where it is long.
 pub fn shown(value: &str) -> String {
@@ -52,7 +54,8 @@ impl Findings {
         self.warn(at, "InvalidAnnotation", message, Effect::Clamped);
     }
 
-    fn add(&mut self, severity: Severity, at: At<'_>, reason: &str, message: String, effect: Effect) {
+    fn add(&mut self, severity: Severity, at: At<'_>, reason: &str, mut message: String, effect: Effect) {
+        message.truncate(message.floor_char_boundary(MESSAGE));
         let problem = Problem {
             severity,
             object: self.object.clone(),
