@@ -2,13 +2,16 @@
 
 pub mod args;
 pub mod capacity;
+pub mod check;
 pub mod cli;
 pub mod contents;
 pub mod control;
 pub mod health;
 pub mod host;
 pub mod http;
+pub mod inputs;
 pub mod logging;
+pub mod manifests;
 pub mod metrics;
 pub mod model;
 pub mod plan;
@@ -17,3 +20,5 @@ pub mod report;
 pub mod ring;
 pub mod slots;
 pub mod socket;
+pub mod translate;
+pub mod vips;
