@@ -23,7 +23,9 @@ pub struct Agent {
 impl Agent {
     /// The agent's binary: `NLB_AGENT`, which `cargo xtask test` sets, else the release build of this working copy.
     pub fn binary() -> Result<PathBuf> {
-        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/nlb-agent");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        let built = root.join(target).join("release/nlb-agent");
         let binary = std::env::var_os("NLB_AGENT").map_or(built, PathBuf::from);
         binary.canonicalize().with_context(|| format!("{} is not built: cargo xtask build", binary.display()))
     }

@@ -10,7 +10,7 @@ use crate::command::{cargo, command, find, output, run};
 
 /// The linker's version: the first that goes with LLVM 22 and this toolchain.
 const LINKER: &str = "0.13.0";
-const DENY: &str = "0.18";
+const DENY: &str = "^0.18";
 
 /// A compiler together with its library's source.
 pub(crate) struct Compiler {
