@@ -45,8 +45,9 @@ impl<C: Cells> Found<C> {
     }
 }
 
+/// The other bucket that an entry of this hash may stand in.
 #[inline(always)]
-fn second_bucket(hash: Hash, mask: u32) -> u32 {
+pub fn second_bucket(hash: Hash, mask: u32) -> u32 {
     (hash.place ^ ((hash.tag >> 40) as u32 | 1)) & mask
 }
 
