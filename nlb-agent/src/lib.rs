@@ -1,6 +1,7 @@
 //! The control plane of nlb: watch, translate, check targets, fill the maps.
 
 pub mod args;
+pub mod bpf;
 pub mod capacity;
 pub mod check;
 pub mod cli;

@@ -1,0 +1,127 @@
+//! Reads the maps back: whole, for an agent that takes over; counters, for people.
+
+use super::maps::{Hash, PinnedMaps};
+use super::memory::Mapped;
+use super::pins::map_io;
+use aya::maps::{MapData, MapError, PerCpuArray};
+use nlb_common::address::Address;
+use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, Sharers, Slot, TargetKey, Vip};
+use nlb_common::reasons::Reason;
+use nlb_common::tables::Table;
+use std::io;
+use std::sync::atomic::Ordering;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What the maps hold but flows and counters: hashes as pairs in any order, arrays whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(missing_docs, reason = "the maps' names")]
+pub struct MapDump {
+    pub vips: Vec<(Address, Vip)>,
+    pub vip_filter: Vec<u64>,
+    pub listeners: Vec<(ListenerKey, Listener)>,
+    pub choices: Vec<Choice>,
+    pub rings: Vec<u64>,
+    pub slots: Vec<Slot>,
+    pub targets: Vec<(TargetKey, Sharers)>,
+    pub target_filter: Vec<u64>,
+}
+
+/// How full a flow table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Entries in use, expired ones that nobody has swept yet included.
+    pub entries: u32,
+    /// Entries that there are.
+    pub capacity: u32,
+}
+
+fn words(map: &Mapped<u64>) -> Vec<u64> {
+    (0..map.len()).map(|i| map.element(i)[0].load(Ordering::Acquire)).collect()
+}
+
+/// The pairs of a hash map. The agent is its only writer, so none moves meanwhile.
+fn pairs<K, V>(map: &Hash<K, V>) -> io::Result<Vec<(K, V)>>
+where
+    K: FromBytes + IntoBytes + Copy + 'static,
+    V: FromBytes + IntoBytes + Copy + 'static,
+{
+    map.iter()
+        .filter_map(|pair| match pair {
+            Ok((key, value)) => Some(Ok((key.0, value.0))),
+            // Removed by an agent while the command line reads.
+            Err(MapError::KeyNotFound) => None,
+            Err(error) => Some(Err(map_io(error))),
+        })
+        .collect()
+}
+
+fn sum(map: &PerCpuArray<MapData, super::plain::Plain<Counts>>, index: u32) -> io::Result<Counts> {
+    let mut total = Counts::default();
+    for counts in map.get(&index, 0).map_err(map_io)?.iter().map(|counts| counts.0) {
+        total.packets += counts.packets;
+        total.bytes += counts.bytes;
+        total.new_flows += counts.new_flows;
+        total.drops += counts.drops;
+    }
+    Ok(total)
+}
+
+/// A free slot as its next user sees it: nothing but the generation.
+fn tidy(slot: Slot) -> Slot {
+    if slot.protocol == 0 { Slot { generation: slot.generation, ..Slot::default() } } else { slot }
+}
+
+impl PinnedMaps {
+    /// Everything that the control plane writes.
+    pub fn dump(&self) -> io::Result<MapDump> {
+        Ok(MapDump {
+            vips: pairs(&self.vips)?,
+            vip_filter: words(&self.vip_filter),
+            listeners: pairs(&self.listeners)?,
+            choices: words(&self.choices),
+            rings: words(&self.rings),
+            slots: (0..self.slots.len()).map(|i| tidy(self.slots.read(i))).collect(),
+            targets: pairs(&self.targets)?,
+            target_filter: words(&self.target_filter),
+        })
+    }
+
+    /// The listeners alone, for the command line.
+    pub fn listeners(&self) -> io::Result<Vec<(ListenerKey, Listener)>> {
+        pairs(&self.listeners)
+    }
+
+    /// The slots in use and their numbers.
+    pub fn used_slots(&self) -> Vec<(u32, Slot)> {
+        (0..self.slots.len())
+            .map(|i| (i, self.slots.read(i)))
+            .filter(|(_, slot)| slot.protocol != 0)
+            .collect()
+    }
+
+    /// Packets by reason, all CPUs together, in the order of [`Reason::ALL`].
+    pub fn reasons(&self) -> io::Result<Vec<(Reason, u64)>> {
+        let count = |reason: &Reason| -> io::Result<(Reason, u64)> {
+            let values = self.reasons.get(&(*reason as u32), 0).map_err(map_io)?;
+            Ok((*reason, values.iter().map(|value| value.0).sum()))
+        };
+        Reason::ALL.iter().map(count).collect()
+    }
+
+    /// The counters of these listener ids, all CPUs together.
+    pub fn listener_counts(&self, ids: &[u32]) -> io::Result<Vec<Counts>> {
+        ids.iter().map(|id| sum(&self.listener_counts, *id)).collect()
+    }
+
+    /// The counters of these slots, all CPUs together.
+    pub fn slot_counts(&self, slots: &[u32]) -> io::Result<Vec<Counts>> {
+        slots.iter().map(|slot| sum(&self.slot_counts, *slot)).collect()
+    }
+
+    /// How full a flow table is now; reads the whole table (a million entries: some 10 ms).
+    pub fn fill(&self, table: Table) -> Fill {
+        let table = self.table(table);
+        let entries = (0..table.capacity()).filter(|index| table.is_taken(*index)).count() as u32;
+        Fill { entries, capacity: table.capacity() }
+    }
+}
