@@ -19,7 +19,7 @@ enum Answer {
 }
 
 /// Keys behind the AWS prefix.
-const AWS_KEYS: [(&str, Answer); 52] = [
+const AWS_KEYS: [(&str, Answer); 51] = [
     ("type", Read),
     ("nlb-target-type", Read),
     ("name", Read),
@@ -73,14 +73,13 @@ const AWS_KEYS: [(&str, Answer); 52] = [
     ),
     (
         "enable-icmp-for-path-mtu-discovery",
-        Local("messages about the path MTU always reach the target that they concern"),
+        Local("there is no filter that it would have to open"),
     ),
     (
         "quic-enabled-ports",
         Local("the port is served as UDP: a flow keeps its target as long as its addresses and ports stay"),
     ),
     ("multi-cluster-target-group", Later("only this cluster's targets are served")),
-    ("listener-attributes", NoEffect("write listener-attributes.PROTOCOL-PORT")),
 ];
 
 /// Answers every annotation that is somebody's request to a load balancer and that no other module reads.
