@@ -71,10 +71,7 @@ const AWS_KEYS: [(&str, Answer); 51] = [
         "enable-tcp-udp-listener",
         Local("TCP and UDP of one number are always served both, each with its own target port"),
     ),
-    (
-        "enable-icmp-for-path-mtu-discovery",
-        Local("there is no filter that it would have to open"),
-    ),
+    ("enable-icmp-for-path-mtu-discovery", Local("there is no filter that it would have to open")),
     (
         "quic-enabled-ports",
         Local("the port is served as UDP: a flow keeps its target as long as its addresses and ports stay"),
