@@ -3,7 +3,6 @@
 pub mod arena;
 pub mod bits;
 mod coherence;
-pub mod filter;
 
 use crate::capacity::Limits;
 use crate::plan::Step;

@@ -248,7 +248,7 @@ impl Control {
         placement.left.iter().for_each(|slot| self.slots.leave(*slot, self.epoch));
         self.retire(seat.path, path);
         edits.choices.insert(seat.id, path.map_or(0, |path| Choice::from(path.members.at)));
-        edits.listeners.insert(key, Some(Listener { id: seat.id, flags: 0 }));
+        edits.listeners.insert(key, Some(listener(seat.id, forwarding.node_vip)));
         self.stand(key.vip, forwarding.node_vip, edits);
         if !new {
             self.stand_down(key.vip, seat.node_vip, edits);
@@ -350,8 +350,8 @@ impl Control {
         image.vip_filter = self.vip_bits.words().to_vec();
         image.target_filter = self.target_bits.words().to_vec();
         image.targets = self.sharers.iter().map(|(key, slots)| (*key, sharers(slots))).collect();
-        let listener = |seat: &Seat| Listener { id: seat.id, flags: 0 };
-        image.listeners = self.seats.iter().map(|(key, seat)| (*key, listener(seat))).collect();
+        image.listeners =
+            self.seats.iter().map(|(key, seat)| (*key, listener(seat.id, seat.node_vip))).collect();
         image.choices.fill(0);
         for seat in self.seats.values() {
             image.choices[seat.id as usize] = seat.path.map_or(0, |path| path.members.at.into());
@@ -385,6 +385,11 @@ fn jiffies(duration: Duration, hz: u32) -> u32 {
 /// The generation after this one: never 0, which is nobody's.
 fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
+}
+
+/// What the map says of a listener.
+fn listener(id: u32, node_vip: bool) -> Listener {
+    Listener { id, flags: if node_vip { Listener::NODE } else { 0 } }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! What the pinned maps tell when no agent runs: addresses and counters, but no names and no health.
 
 use crate::bpf::PinnedMaps;
-use crate::bpf::sweep::Sweep;
+use crate::bpf::flows;
+use crate::bpf::verdict::Stage;
 use crate::cli::Offline;
 use crate::report::{self, Agent, FlowFilter, ListenerAddress, Snapshot, Table};
 use crate::snapshot;
 use anyhow::{Context, bail};
 use nlb_common::layout::{ListenerKey, Slot};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Reads the pins.
@@ -16,19 +18,19 @@ pub struct Pinned;
 impl Offline for Pinned {
     fn snapshot(&self, pin_path: &Path, flows: Option<&FlowFilter>) -> anyhow::Result<Snapshot> {
         let Some(maps) = PinnedMaps::open(pin_path)? else {
-            bail!("nothing is pinned in {}: nlb-agent has not run on this node, or was detached", pin_path.display());
+            bail!(
+                "nothing is pinned in {}: nlb-agent has not run on this node, or was detached",
+                pin_path.display()
+            );
         };
-        let mut sweep = Sweep::default();
-        let now = maps.clock.now().context("reading the clock")?;
-        let today = |listener: u32, tuple: &nlb_common::hash::Tuple| maps.pick(listener, tuple);
-        let tally = sweep.count(&maps, now, &today);
+        let living = Living::of(&maps).context("reading the flow tables")?;
         let listeners = maps.listeners().context("reading the map `listeners`")?;
         let slots = maps.used_slots();
         let mut found = Snapshot {
             agent: Agent { running: false, layout: Some(maps.config.layout), ..Agent::default() },
             tables: vec![
-                table("flows", tally.total().established, maps.sizes.flows),
-                table("half_flows", tally.total().half_open, maps.sizes.half_flows),
+                table("flows", living.established, maps.sizes.flows),
+                table("half_flows", living.half_open, maps.sizes.half_flows),
                 table("listeners", listeners.len() as u32, maps.sizes.listeners),
                 table("slots", slots.len() as u32, maps.sizes.slots),
             ],
@@ -45,19 +47,52 @@ impl Offline for Pinned {
                 healthy: None,
                 registered: None,
                 fail_open: None,
-                traffic: snapshot::traffic(&counts, tally.listener(listener.id).all()),
+                traffic: snapshot::traffic(&counts, living.of_listener(listener.id)),
                 drops: snapshot::drops(&counts),
             });
         }
         for (number, slot) in &slots {
             let counts = maps.slot_counts(&[*number])?.pop().unwrap_or_default();
-            let traffic = snapshot::traffic(&counts, tally.slot(*number).all());
+            let traffic = snapshot::traffic(&counts, living.of_slot(*number));
             found.targets.extend(target(slot, traffic));
         }
         if let Some(filter) = flows {
             found.flows = snapshot::flows(&maps, filter).context("reading the flow tables")?;
         }
         Ok(found)
+    }
+}
+
+/// Live flows, counted without touching them.
+#[derive(Default)]
+struct Living {
+    established: u32,
+    half_open: u32,
+    slots: HashMap<u32, u32>,
+    listeners: HashMap<u32, u32>,
+}
+
+impl Living {
+    fn of(maps: &PinnedMaps) -> std::io::Result<Self> {
+        let all = flows::FlowFilter { listener: None, client: None, limit: usize::MAX };
+        let mut living = Self::default();
+        for flow in maps.flows(&all)?.flows {
+            match flow.stage {
+                Stage::HalfOpen => living.half_open += 1,
+                Stage::Established | Stage::Closing => living.established += 1,
+            }
+            *living.slots.entry(flow.slot).or_default() += 1;
+            *living.listeners.entry(flow.at.listener).or_default() += 1;
+        }
+        Ok(living)
+    }
+
+    fn of_slot(&self, number: u32) -> u32 {
+        self.slots.get(&number).copied().unwrap_or_default()
+    }
+
+    fn of_listener(&self, id: u32) -> u32 {
+        self.listeners.get(&id).copied().unwrap_or_default()
     }
 }
 

@@ -165,8 +165,7 @@ impl Reconcile {
             return None;
         }
         let names = self.uplinks.names(&self.host.network);
-        let vips =
-            settings::vips(&self.flags, self.vip_source, &self.host.network, &names, &self.host.ports);
+        let vips = settings::vips(&self.flags, self.vip_source, &self.host.network, &names, &self.host.ports);
         let settings = Settings {
             node_name: Some(self.node.clone()),
             vips,
@@ -317,7 +316,8 @@ impl Reconcile {
     /// What users must fix, each thing once.
     pub fn problems(&self) -> Vec<Problem> {
         let all = self.sources.problems.iter().chain(&self.model.problems).chain(&self.shortfalls);
-        let all: BTreeSet<Problem> = all.chain(&self.machine).cloned().chain(self.uplinks.problems()).collect();
+        let all: BTreeSet<Problem> =
+            all.chain(&self.machine).cloned().chain(self.uplinks.problems()).collect();
         let mut all: Vec<Problem> = all.into_iter().collect();
         all.sort_by(|a, b| (&a.object, &a.field, a).cmp(&(&b.object, &b.field, b)));
         all

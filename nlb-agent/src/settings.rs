@@ -35,7 +35,13 @@ pub fn of_flags(args: &TranslateArgs) -> anyhow::Result<Settings> {
 }
 
 /// Where VIPs come from on this machine, as it is now.
-pub fn vips(flags: &Settings, source: VipSource, network: &Network, uplinks: &[String], ports: &Ports) -> Vips {
+pub fn vips(
+    flags: &Settings,
+    source: VipSource,
+    network: &Network,
+    uplinks: &[String],
+    ports: &Ports,
+) -> Vips {
     match (source, &flags.vips) {
         (VipSource::Pool, Vips::Pools(pools)) => {
             Vips::Pools(Pools { pools: pools.pools.clone(), reserved: reserved(network) })

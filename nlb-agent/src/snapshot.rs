@@ -1,11 +1,12 @@
 //! The agent as people and tools see it: model, health and counters of one moment, joined by listener and slot.
 
 use crate::bpf::PinnedMaps;
-use crate::health::{self, Health, Status};
+use crate::health::{self, Status};
 use crate::model::{IpFamily, Listener, LoadBalancer, TargetGroup, listener_key};
 use crate::reconcile::Reconcile;
 use crate::report::{
-    self, Agent, Conntrack, FlowState, Forwarding, Host, ListenerAddress, Snapshot, SourceState, Table, Traffic,
+    self, Agent, Conntrack, FlowState, Forwarding, Host, ListenerAddress, Snapshot, SourceState, Table,
+    Traffic,
 };
 use crate::slots::Occupant;
 use crate::{bpf, cli};
@@ -64,7 +65,11 @@ fn tables(agent: &Reconcile) -> Vec<Table> {
     let (live, sizes) = (agent.tally.total(), maps.sizes);
     let contents = agent.control.contents();
     let targets = contents.slots.iter().filter(|slot| slot.protocol != 0).count();
-    let table = |name: &str, entries: u64, capacity: u32| Table { name: name.into(), entries, capacity: capacity.into() };
+    let table = |name: &str, entries: u64, capacity: u32| Table {
+        name: name.into(),
+        entries,
+        capacity: capacity.into(),
+    };
     vec![
         table("flows", live.established.into(), sizes.flows),
         table("half_flows", live.half_open.into(), sizes.half_flows),
@@ -164,7 +169,6 @@ fn add_targets(
     listener: ListenerAddress,
     occupants: &[Occupant],
 ) {
-    let Health { .. } = &agent.health;
     for (key, status) in agent.health.targets(&group.name) {
         if key.ip.is_ipv4() != listener.socket.is_ipv4() || is_gone(status) {
             continue;
@@ -176,8 +180,7 @@ fn add_targets(
         let known = group.targets.iter().find(|target| target.key == *key);
         let local = known.is_none_or(|target| target.local);
         let maps = &agent.data_path.maps;
-        let counts =
-            occupant.and_then(|it| maps.slot_counts(&[it.slot]).ok()?.pop()).unwrap_or_default();
+        let counts = occupant.and_then(|it| maps.slot_counts(&[it.slot]).ok()?.pop()).unwrap_or_default();
         let reason = known.and_then(health::unreachable_reason);
         snapshot.targets.push(report::Target {
             namespace: Some(load_balancer.namespace.clone()),

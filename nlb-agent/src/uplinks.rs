@@ -64,7 +64,8 @@ impl Uplinks {
             self.note(&name, "nlb_xdp", attached);
         }
         let attached: Vec<String> = links.xdp().keys().cloned().collect();
-        let replies: BTreeSet<String> = network.reply_devices(&self.uplinks).into_iter().chain(attached).collect();
+        let replies: BTreeSet<String> =
+            network.reply_devices(&self.uplinks).into_iter().chain(attached).collect();
         for name in replies {
             let ethernet = network.interface(&name).is_some_and(|interface| interface.ethernet);
             if ethernet && !links.reply().contains_key(&name) {
@@ -117,7 +118,10 @@ impl Uplinks {
     /// Numbers of the XDP programs that are ours, by what runs where we attached.
     pub fn own_programs(&self, links: &Links, network: &Network) -> BTreeSet<u32> {
         let indexes = links.xdp().keys().filter_map(|name| Some(network.interface(name)?.index));
-        indexes.filter_map(|index| netlink::xdp(index).ok().flatten()).map(|running| running.program).collect()
+        indexes
+            .filter_map(|index| netlink::xdp(index).ok().flatten())
+            .map(|running| running.program)
+            .collect()
     }
 
     /// The uplinks in the words of `status`.

@@ -1,12 +1,11 @@
 //! Reads the maps back: whole, for an agent that takes over; counters, for people.
 
-use crate::contents::MapDump;
 use super::maps::{Hash, PinnedMaps};
 use super::memory::Mapped;
 use super::pins::map_io;
+use crate::contents::MapDump;
 use aya::maps::{MapData, MapError, PerCpuArray};
-use nlb_common::address::Address;
-use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, Sharers, Slot, TargetKey, Vip};
+use nlb_common::layout::{Counts, Listener, ListenerKey, Slot};
 use nlb_common::reasons::Reason;
 use nlb_common::tables::Table;
 use std::io;

@@ -1,9 +1,10 @@
 //! Who needs an element of `targets` or `vips`, and with it a bit of a filter.
 
 use super::{Control, Standing};
-use crate::contents::{filter, sharers};
+use crate::contents::sharers;
 use crate::plan::Edits;
 use nlb_common::address::Address;
+use nlb_common::hash;
 use nlb_common::layout::{TargetKey, Vip};
 
 impl Control {
@@ -13,7 +14,7 @@ impl Control {
         slots.push(slot);
         edits.targets.insert(key, Some(sharers(slots)));
         if slots.len() == 1 {
-            let bit = filter::target_bit(key.address.words(), key.port, key.protocol);
+            let bit = hash::target_bit(key.address.words(), key.port, key.protocol);
             edits.target_filter.extend([self.target_bits.add(bit)]);
         }
     }
@@ -25,7 +26,7 @@ impl Control {
         edits.targets.insert(key, (!slots.is_empty()).then(|| sharers(slots)));
         if slots.is_empty() {
             self.sharers.remove(&key);
-            let bit = filter::target_bit(key.address.words(), key.port, key.protocol);
+            let bit = hash::target_bit(key.address.words(), key.port, key.protocol);
             edits.target_filter.extend([self.target_bits.remove(bit)]);
         }
     }
@@ -37,7 +38,7 @@ impl Control {
         standing.node += u32::from(node);
         edits.vips.insert(vip, Some(standing.vip()));
         if standing.listeners == 1 {
-            edits.vip_filter.extend([self.vip_bits.add(filter::vip_bit(vip.words()))]);
+            edits.vip_filter.extend([self.vip_bits.add(hash::vip_bit(vip.words()))]);
             self.new_vips += usize::from(!self.now.vips.contains_key(&vip));
         }
     }
@@ -50,7 +51,7 @@ impl Control {
         edits.vips.insert(vip, (standing.listeners > 0).then(|| standing.vip()));
         if standing.listeners == 0 {
             self.vips.remove(&vip);
-            edits.vip_filter.extend([self.vip_bits.remove(filter::vip_bit(vip.words()))]);
+            edits.vip_filter.extend([self.vip_bits.remove(hash::vip_bit(vip.words()))]);
         }
     }
 }
