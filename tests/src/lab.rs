@@ -14,6 +14,8 @@ pub mod agent;
 pub mod conversation;
 pub mod curl;
 pub mod download;
+#[cfg(feature = "kernel")]
+pub mod flood;
 pub mod http;
 pub mod iperf;
 pub mod manifests;
