@@ -46,10 +46,7 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
         return clean();
     }
     setup::for_namespaces()?;
-    // Whoever names an agent wants to see that one, such as a debug build.
-    if std::env::var_os("NLB_AGENT").is_none() {
-        build::build()?;
-    }
+    build::agent_for_tests()?;
     // The pods' UDP server; without the tests' other parts, which need the agent as a library.
     run(&mut cargo([
         "build",
@@ -102,7 +99,7 @@ fn summary(stage: &Stage, claims: &Claims, timeline: &Timeline, began: Instant) 
         failed.len()
     );
     claims.claim(&what, strange.is_empty(), format!("{strange:?}"))?;
-    println!("  {} claims held. Packets that nlb did not forward, and why:", claims.held());
+    println!("  {} claims held. What became of every packet:", claims.held());
     let drops = stage.agent.json(&["drops"])?;
     println!("{}", tables::drops(&drops).context("drops -o json is not as documented")?);
     println!("  It took {:.0} s.", began.elapsed().as_secs_f64());
