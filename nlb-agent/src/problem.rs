@@ -1,9 +1,9 @@
 //! What a user must fix, in the words of their own manifest: shown in `status`, `check`, metrics and Events, never a crash.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How bad a problem is; the word is the type of the Kubernetes Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// Something does not work as it was asked for.
     Warning,
@@ -12,7 +12,7 @@ pub enum Severity {
 }
 
 /// What nlb did about a problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
     /// The change was not made; what worked before goes on.
@@ -32,7 +32,7 @@ pub enum Effect {
 }
 
 /// One thing that a user should know or mend.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
     /// Warning or Normal.
     pub severity: Severity,

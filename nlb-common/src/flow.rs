@@ -48,12 +48,22 @@ pub struct Value(u32);
 const CLASS: u32 = 1 << 30;
 
 impl Value {
-    /// The entry is the very flow's own, about to be written anew.
-    pub const OWN: Self = Self(0);
-    /// Nobody has the entry.
+    /// Nobody has the entry, or the very flow itself.
     pub const EMPTY: Self = Self(1);
     /// Somebody is writing the entry.
     pub const HELD: Self = Self(u32::MAX);
+
+    /// One number that orders by value and carries an index.
+    #[inline(always)]
+    pub fn over(self, index: u32) -> u64 {
+        u64::from(self.0) << 32 | u64::from(index)
+    }
+
+    /// The value and the index of such a number.
+    #[inline(always)]
+    pub fn under(number: u64) -> (Self, u32) {
+        (Self((number >> 32) as u32), number as u32)
+    }
 
     /// True if losing the entry may lose the flow.
     #[inline(always)]

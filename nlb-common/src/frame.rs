@@ -59,12 +59,14 @@ pub fn readdress<B: Bytes>(frame: &mut B, packet: &Packet, change: &Readdress) -
         let checksum: u16 = frame.read(packet.network.offset + 10)?;
         frame.write(packet.network.offset + 10, addresses.apply(checksum))?;
     } else {
-        for i in 0..4 {
-            addresses = addresses.word(old_address[i], change.address[i]);
+        for (old, new) in old_address.into_iter().zip(change.address) {
+            addresses = addresses.word(old, new);
         }
         frame.write(address_at, change.address)?;
     }
-    let all = addresses.half(old_port.to_be(), change.port.to_be()).half(other_port.to_be(), change.other_port.to_be());
+    let all = addresses
+        .half(old_port.to_be(), change.port.to_be())
+        .half(other_port.to_be(), change.other_port.to_be());
     frame.write(port_at, change.port.to_be())?;
     if change.other_port != other_port {
         frame.write(other_at, change.other_port.to_be())?;

@@ -67,7 +67,8 @@ impl Tuple {
         );
         let mut sum = product(ports, key);
         if self.ipv4 {
-            sum = sum.wrapping_add(product(pair(self.source[3], self.destination[3]), key.wrapping_add(GOLDEN)));
+            sum = sum
+                .wrapping_add(product(pair(self.source[3], self.destination[3]), key.wrapping_add(GOLDEN)));
         } else {
             let mut key = key;
             for i in 0..4 {
@@ -116,6 +117,7 @@ pub const fn vip_bit(address: Words) -> u32 {
 #[inline(always)]
 pub const fn target_bit(address: Words, port: u16, protocol: u8) -> u32 {
     let folded = (address[0] ^ address[1].rotate_left(11)) ^ (address[2].rotate_left(22) ^ address[3]);
-    let mixed = (folded.wrapping_mul(0x9e37_79b1) ^ (port as u32) << 8 ^ protocol as u32).wrapping_mul(0x85eb_ca6b);
+    let mixed =
+        (folded.wrapping_mul(0x9e37_79b1) ^ (port as u32) << 8 ^ protocol as u32).wrapping_mul(0x85eb_ca6b);
     (mixed ^ mixed >> 15).wrapping_mul(0xc2b2_ae35) >> (32 - TARGET_FILTER_BITS.trailing_zeros())
 }

@@ -20,7 +20,8 @@ pub mod tcp {
 }
 
 /// The network layer of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Network {
     /// Where the IP header begins.
     pub offset: usize,
@@ -36,7 +37,8 @@ pub struct Network {
     first: First,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 struct First {
     header: usize,
     fragment: bool,
@@ -44,7 +46,8 @@ struct First {
 }
 
 /// A TCP or UDP packet that is no fragment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Packet {
     /// Its network layer.
     pub network: Network,
@@ -183,9 +186,10 @@ fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Network> {
     })
 }
 
-/// The transport layer.
+/// The transport layer, above the packet's network layer.
 #[inline(always)]
-pub fn transport<F: Frame>(frame: &F, network: &Network) -> Result<Packet, Other> {
+pub fn transport<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Other> {
+    let network = &packet.network;
     let mut next = network.first.next;
     let mut at = network.offset + network.first.header;
     let mut fragment = network.first.fragment;
@@ -196,8 +200,8 @@ pub fn transport<F: Frame>(frame: &F, network: &Network) -> Result<Packet, Other
         return Err(Other::Fragment);
     }
     match next {
-        TCP => segment(frame, network, at),
-        UDP => datagram(frame, network, at),
+        TCP => segment(frame, packet, at),
+        UDP => datagram(frame, packet, at),
         ICMP | ICMP6 => Err(Other::Icmp),
         _ => Err(Other::Protocol),
     }
@@ -230,33 +234,29 @@ fn extensions<F: Frame>(frame: &F, mut next: u8, mut at: usize) -> Result<(u8, u
 }
 
 #[inline(always)]
-fn segment<F: Frame>(frame: &F, network: &Network, at: usize) -> Result<Packet, Other> {
+fn segment<F: Frame>(frame: &F, packet: &mut Packet, at: usize) -> Result<(), Other> {
     let h: TcpHeader = frame.read(at).ok_or(Other::Truncated)?;
-    Ok(Packet {
-        network: *network,
-        transport: at,
-        protocol: TCP,
-        flags: h.flags,
-        source_port: u16::from_be(h.source_port),
-        destination_port: u16::from_be(h.destination_port),
-        sequence: u32::from_be(h.sequence),
-        acknowledgement: u32::from_be(h.acknowledgement),
-    })
+    packet.transport = at;
+    packet.protocol = TCP;
+    packet.flags = h.flags;
+    packet.source_port = u16::from_be(h.source_port);
+    packet.destination_port = u16::from_be(h.destination_port);
+    packet.sequence = u32::from_be(h.sequence);
+    packet.acknowledgement = u32::from_be(h.acknowledgement);
+    Ok(())
 }
 
 #[inline(always)]
-fn datagram<F: Frame>(frame: &F, network: &Network, at: usize) -> Result<Packet, Other> {
+fn datagram<F: Frame>(frame: &F, packet: &mut Packet, at: usize) -> Result<(), Other> {
     let h: UdpHeader = frame.read(at).ok_or(Other::Truncated)?;
-    Ok(Packet {
-        network: *network,
-        transport: at,
-        protocol: UDP,
-        flags: 0,
-        source_port: u16::from_be(h.source_port),
-        destination_port: u16::from_be(h.destination_port),
-        sequence: 0,
-        acknowledgement: 0,
-    })
+    packet.transport = at;
+    packet.protocol = UDP;
+    packet.flags = 0;
+    packet.source_port = u16::from_be(h.source_port);
+    packet.destination_port = u16::from_be(h.destination_port);
+    packet.sequence = 0;
+    packet.acknowledgement = 0;
+    Ok(())
 }
 
 impl Packet {
@@ -309,9 +309,14 @@ impl Packet {
         let n = &self.network;
         let (source_at, size) = if n.ipv4 { (n.offset + 12, 4) } else { (n.offset + 8, 16) };
         match end {
-            End::Source => {
-                (n.source, self.source_port, self.destination_port, source_at, self.transport, self.transport + 2)
-            }
+            End::Source => (
+                n.source,
+                self.source_port,
+                self.destination_port,
+                source_at,
+                self.transport,
+                self.transport + 2,
+            ),
             End::Destination => (
                 n.destination,
                 self.destination_port,

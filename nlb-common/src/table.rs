@@ -15,33 +15,55 @@ pub const EMPTY: u64 = 0;
 /// The tag of an entry that is being written.
 pub const BUSY: u64 = 1;
 
-/// An entry and where it stands.
+/// What a search came to: an entry and where it stands, or nothing.
+///
+/// Not an `Option`: LLVM would leave the entry of a `None` undefined, and the verifier refuses to see such a word moved.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<C> {
-    /// A copy of the entry.
+pub struct Found {
+    /// A copy of the entry; all zero where there is none.
     pub entry: Entry,
-    cells: C,
-    way: usize,
+    table: Table,
+    /// Four times its bucket plus its way.
+    pub index: u32,
 }
 
-impl<C: Cells> Found<C> {
+impl Found {
+    #[inline(always)]
+    const fn nothing(table: Table) -> Self {
+        let life = Life { seen: 0, state: 0 };
+        let entry = Entry { tag: EMPTY, slot: 0, generation: 0, life, port: 0, zero: 0, expect: 0 };
+        Self { entry, table, index: 0 }
+    }
+
+    /// True if there is an entry.
+    #[inline(always)]
+    pub fn exists(&self) -> bool {
+        self.entry.tag != EMPTY
+    }
+
     /// Changes the life if nobody else has meanwhile.
     #[inline(always)]
-    pub fn live(&self, life: Life) {
-        // A lost race means that another CPU saw a packet of this flow just now: its word is as good.
-        let _raced = self.cells.swap_life(self.way, self.entry.life, life);
+    pub fn live<T: Tables>(&self, tables: &T, life: Life) {
+        if let Some(cells) = tables.cells(self.table, self.index / WAYS as u32) {
+            // A lost race means that another CPU saw a packet of this flow just now: its word is as good.
+            let _raced = cells.swap_life(self.index as usize % WAYS, self.entry.life, life);
+        }
     }
 
     /// Writes the expected acknowledgement number.
     #[inline(always)]
-    pub fn expect(&self, number: u32) {
-        self.cells.expect(self.way, number);
+    pub fn expect<T: Tables>(&self, tables: &T, number: u32) {
+        if let Some(cells) = tables.cells(self.table, self.index / WAYS as u32) {
+            cells.expect(self.index as usize % WAYS, number);
+        }
     }
 
     /// Frees the entry.
     #[inline(always)]
-    pub fn forget(&self) {
-        let _raced = self.cells.swap_tag(self.way, self.entry.tag, EMPTY);
+    pub fn forget<T: Tables>(&self, tables: &T) {
+        if let Some(cells) = tables.cells(self.table, self.index / WAYS as u32) {
+            let _raced = cells.swap_tag(self.index as usize % WAYS, self.entry.tag, EMPTY);
+        }
     }
 }
 
@@ -51,76 +73,103 @@ pub fn second_bucket(hash: Hash, mask: u32) -> u32 {
     (hash.place ^ ((hash.tag >> 40) as u32 | 1)) & mask
 }
 
-/// The entry of this hash.
+/// The entry of this hash, searched for in line: for the hot paths. Others ask [`Tables::find`].
 #[inline(always)]
-pub fn find<T: Tables>(tables: &T, table: Table, hash: Hash) -> Option<Found<T::Cells>> {
-    let mask = tables.mask(table);
-    match find_in(tables.cells(table, hash.place & mask)?, hash.tag) {
-        Some(found) => Some(found),
-        None => find_in(tables.cells(table, second_bucket(hash, mask))?, hash.tag),
+pub fn find<T: Tables>(tables: &T, table: Table, hash: Hash) -> Found {
+    match locate(tables, table, hash) {
+        Some(index) => at(tables, table, tables.unknown(u64::from(index)) as u32, hash.tag),
+        None => Found::nothing(table),
     }
 }
 
+/// The index of the entry of this hash: four times the bucket plus the way.
 #[inline(always)]
-fn find_in<C: Cells>(cells: C, tag: u64) -> Option<Found<C>> {
-    for way in 0..WAYS {
-        if cells.tag(way) == tag {
-            let entry = cells.entry(way);
-            if entry.tag == tag && cells.tag(way) == tag {
-                return Some(Found { entry, cells, way });
+pub fn locate<T: Tables>(tables: &T, table: Table, hash: Hash) -> Option<u32> {
+    let mask = tables.mask(table);
+    for bucket in [hash.place & mask, second_bucket(hash, mask)] {
+        let cells = tables.cells(table, bucket)?;
+        for way in 0..WAYS {
+            if cells.tag(way) == hash.tag {
+                return Some(bucket * WAYS as u32 + way as u32);
             }
         }
     }
     None
 }
 
-/// The way that is worth least of those seen so far.
-struct Weakest<C> {
-    cells: C,
-    bucket: u32,
-    way: usize,
-    tag: u64,
-    value: Value,
+/// The entry with this index, if it is this tag's, before and after it was copied.
+#[inline(always)]
+pub fn at<T: Tables>(tables: &T, table: Table, index: u32, tag: u64) -> Found {
+    let Some(cells) = tables.cells(table, index / WAYS as u32) else { return Found::nothing(table) };
+    let way = index as usize % WAYS;
+    let entry = cells.entry(way);
+    if entry.tag != tag || cells.tag(way) != tag {
+        return Found::nothing(table);
+    }
+    Found { entry, table, index }
+}
+
+/// Nothing found in this table: for an index that is none.
+#[inline(always)]
+pub fn nothing(table: Table) -> Found {
+    Found::nothing(table)
 }
 
 /// Puts an entry in the place of the least valuable one and returns its index; `None` if others write there all the time.
 /// An entry of the same hash is overwritten.
 #[inline(always)]
 pub fn put<T: Tables>(tables: &T, table: Table, hash: Hash, entry: &Entry) -> Option<u32> {
-    let mask = tables.mask(table);
-    let now = tables.now();
     for _ in 0..2 {
-        let bucket = hash.place & mask;
-        let cells = tables.cells(table, bucket)?;
-        let mut weakest = Weakest { cells, bucket, way: 0, tag: BUSY, value: Value::HELD };
-        weigh(&mut weakest, cells, bucket, hash.tag, now);
-        let bucket = second_bucket(hash, mask);
-        weigh(&mut weakest, tables.cells(table, bucket)?, bucket, hash.tag, now);
-        let Weakest { cells, bucket, way, tag, value } = weakest;
-        if tag != BUSY && cells.swap_tag(way, tag, BUSY) {
+        let choice = match vacant(tables, table, hash)? {
+            Some(index) => Value::EMPTY.over(index),
+            None => weakest(tables, table, hash)?,
+        };
+        let (value, index) = Value::under(tables.unknown(choice));
+        let (cells, way) = (tables.cells(table, index / WAYS as u32)?, index as usize % WAYS);
+        let tag = cells.tag(way);
+        if value != Value::HELD && tag != BUSY && cells.swap_tag(way, tag, BUSY) {
             cells.fill(way, entry);
             cells.swap_tag(way, BUSY, hash.tag);
             if value.is_precious() {
                 tables.count(Reason::FlowLost);
             }
-            return Some(bucket * WAYS as u32 + way as u32);
+            return Some(index);
         }
     }
     None
 }
 
+/// The place of this very flow, else an empty one.
 #[inline(always)]
-fn weigh<C: Cells>(weakest: &mut Weakest<C>, cells: C, bucket: u32, own: u64, now: u32) {
-    for way in 0..WAYS {
-        let tag = cells.tag(way);
-        let value = match tag {
-            BUSY => Value::HELD,
-            EMPTY => Value::EMPTY,
-            _ if tag == own => Value::OWN,
-            _ => flow::value(cells.life(way), now),
-        };
-        if value < weakest.value {
-            *weakest = Weakest { cells, bucket, way, tag, value };
+fn vacant<T: Tables>(tables: &T, table: Table, hash: Hash) -> Option<Option<u32>> {
+    if let Some(own) = locate(tables, table, hash) {
+        return Some(Some(own));
+    }
+    let mask = tables.mask(table);
+    for bucket in [hash.place & mask, second_bucket(hash, mask)] {
+        let cells = tables.cells(table, bucket)?;
+        for way in 0..WAYS {
+            if cells.tag(way) == EMPTY {
+                return Some(Some(bucket * WAYS as u32 + way as u32));
+            }
         }
     }
+    Some(None)
+}
+
+/// The least valuable place of two full buckets: its value over its index.
+#[inline(always)]
+fn weakest<T: Tables>(tables: &T, table: Table, hash: Hash) -> Option<u64> {
+    let mask = tables.mask(table);
+    let now = tables.now();
+    let mut least = u64::MAX;
+    for bucket in [hash.place & mask, second_bucket(hash, mask)] {
+        let cells = tables.cells(table, bucket)?;
+        for way in 0..WAYS {
+            let value = if cells.tag(way) == BUSY { Value::HELD } else { flow::value(cells.life(way), now) };
+            let candidate = tables.unknown(value.over(bucket * WAYS as u32 + way as u32));
+            least = tables.unknown(if candidate < least { candidate } else { least });
+        }
+    }
+    Some(least)
 }

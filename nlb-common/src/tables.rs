@@ -1,9 +1,11 @@
 //! The state that the story in [`decide`](crate::decide) reads and writes: BPF maps in the kernel, plain memory in tests.
 
 use crate::address::{Address, Words};
+use crate::hash::Hash;
 use crate::layout::{Client, Entry, Life, Listener, ListenerKey, Sharers, Slot, TargetKey, Vip};
 use crate::parse::Packet;
 use crate::reasons::Reason;
+use crate::table::{self, Found};
 
 /// One of the four flow tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +39,22 @@ pub trait Cells: Copy {
 }
 
 /// All maps, the clock, and the counters.
-pub trait Tables {
+pub trait Tables: Sized {
     /// A bucket of a flow table.
     type Cells: Cells;
+
+    /// The same number. In the kernel the verifier knows nothing of it afterwards, and so need not follow apart every way to it.
+    #[inline(always)]
+    fn unknown(&self, number: u64) -> u64 {
+        number
+    }
+
+    /// Where the parsed packet lies while it is worked on: `local`, or a place off the stack, of which the kernel has 512 bytes
+    /// for a whole chain of calls.
+    #[inline(always)]
+    fn desk<'a>(&self, local: &'a mut Packet) -> Option<&'a mut Packet> {
+        Some(local)
+    }
 
     /// Jiffies, low 32 bits.
     fn now(&self) -> u32;
@@ -69,6 +84,16 @@ pub trait Tables {
     fn mask(&self, table: Table) -> u32;
     /// The bucket with this number.
     fn cells(&self, table: Table, number: u32) -> Option<Self::Cells>;
+    /// The entry of this hash; the kernel overrides it with a function of its own, so that the verifier looks at it once.
+    #[inline(always)]
+    fn find(&self, table: Table, hash: Hash) -> Found {
+        table::find(self, table, hash)
+    }
+    /// Puts an entry in the least valuable place and returns its index; overridden as `find` is.
+    #[inline(always)]
+    fn put(&self, table: Table, hash: Hash, entry: &Entry) -> Option<u32> {
+        table::put(self, table, hash, entry)
+    }
     /// Notes for people who the client of entry `index` of `Flows` or `HalfFlows` is.
     fn note_client(&self, table: Table, index: u32, client: &Client);
 

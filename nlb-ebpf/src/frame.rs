@@ -1,6 +1,6 @@
 //! Packet access: the only pointer arithmetic on packets in the project.
 
-use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, __sk_buff, xdp_md};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
 use aya_ebpf::helpers::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes};
 use core::ptr::read_volatile;
 use nlb_common::frame::{self, Bytes, FARTHEST, Frame, Readdress};
@@ -111,7 +111,13 @@ impl SkbFrame {
     fn store<T: IntoBytes + Immutable>(&mut self, offset: usize, value: &T) -> Option<()> {
         // SAFETY: the helper copies `size_of::<T>()` bytes from a live value and checks the offset itself.
         let rc = unsafe {
-            bpf_skb_store_bytes(self.ctx, offset as u32, core::ptr::from_ref(value).cast(), size_of::<T>() as u32, 0)
+            bpf_skb_store_bytes(
+                self.ctx,
+                offset as u32,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                0,
+            )
         };
         if rc == 0 { Some(()) } else { None }
     }
@@ -119,7 +125,8 @@ impl SkbFrame {
     #[inline(always)]
     fn sum(&mut self, offset: usize, old: u32, new: u32, flags: u64) -> Option<()> {
         // SAFETY: the helper checks the offset itself.
-        let rc = unsafe { bpf_l4_csum_replace(self.ctx, offset as u32, u64::from(old), u64::from(new), flags) };
+        let rc =
+            unsafe { bpf_l4_csum_replace(self.ctx, offset as u32, u64::from(old), u64::from(new), flags) };
         if rc == 0 { Some(()) } else { None }
     }
 }
@@ -171,4 +178,3 @@ impl Frame for SkbFrame {
         if segments == 0 { 1 } else { segments }
     }
 }
-

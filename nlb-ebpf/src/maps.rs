@@ -4,8 +4,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use nlb_common::address::Address;
 use nlb_common::layout::{
-    Bucket, Choice, Client, Config, Counts, Listener, ListenerKey, Sharers, Slot, TARGET_FILTER_BITS, TargetKey,
-    VIP_FILTER_BITS, Vip, WAYS,
+    Bucket, Choice, Client, Config, Counts, Listener, ListenerKey, Sharers, Slot, TARGET_FILTER_BITS,
+    TargetKey, VIP_FILTER_BITS, Vip, WAYS,
 };
 use nlb_common::reasons::Reason;
 
@@ -42,6 +42,8 @@ maps! {
     HALF_REPLIES "half_replies": Array<Bucket, HALF_BUCKETS, MMAPABLE>;
     FLOW_CLIENTS "flow_clients": Array<Client, { FLOW_BUCKETS * WAYS }, MMAPABLE>;
     HALF_CLIENTS "half_clients": Array<Client, { HALF_BUCKETS * WAYS }, MMAPABLE>;
+    DESK "desk": PerCpuArray<[u64; 16], 1>;
+    SCRATCH "scratch": PerCpuArray<u64, 1>;
     REASONS "reasons": PerCpuArray<u64, { Reason::COUNT }>;
     LISTENER_COUNTS "listener_counts": PerCpuArray<Counts, MANY_LISTENERS>;
     SLOT_COUNTS "slot_counts": PerCpuArray<Counts, MANY_SLOTS>;

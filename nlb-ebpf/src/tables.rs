@@ -8,12 +8,13 @@ use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::ptr::{read_volatile, write_volatile};
 use nlb_common::address::{Address, Words};
-use nlb_common::hash;
+use nlb_common::hash::{self, Hash};
 use nlb_common::layout::{
     Bucket, Client, Entry, Life, Listener, ListenerKey, Sharers, Slot, TargetKey, VIP_FILTER_BITS, Vip, WAYS,
 };
 use nlb_common::parse::Packet;
 use nlb_common::reasons::Reason;
+use nlb_common::table::{self, Found};
 use nlb_common::tables::{Cells, Table, Tables};
 
 /// The secret of the flow tables' hash.
@@ -108,7 +109,11 @@ impl Cells for Memory {
     #[inline(always)]
     fn swap_life(self, way: usize, from: Life, to: Life) -> bool {
         // SAFETY: a field of the entry, eight bytes aligned to eight.
-        swap(unsafe { (&raw mut (*self.way(way)).life).cast() }, zerocopy::transmute!(from), zerocopy::transmute!(to))
+        swap(
+            unsafe { (&raw mut (*self.way(way)).life).cast() },
+            zerocopy::transmute!(from),
+            zerocopy::transmute!(to),
+        )
     }
 
     #[inline(always)]
@@ -118,15 +123,76 @@ impl Cells for Memory {
     }
 }
 
+/// Table and place in one argument: BPF functions take five words at most.
+#[inline(always)]
+fn packed(table: Table, hash: Hash) -> u64 {
+    (table as u64) << 32 | u64::from(hash.place)
+}
+
+#[inline(always)]
+fn unpacked(table: u64, tag: u64) -> (Table, Hash) {
+    let which = match table >> 32 {
+        0 => Table::Flows,
+        1 => Table::Replies,
+        2 => Table::HalfFlows,
+        _ => Table::HalfReplies,
+    };
+    (which, Hash { tag, place: table as u32 })
+}
+
+/// [`table::locate`] as a function that the verifier checks once, whoever calls it; `u64::MAX` for none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nlb_find(table: u64, tag: u64) -> u64 {
+    let (table, hash) = unpacked(table, tag);
+    table::locate(&Maps::egress(), table, hash).map_or(u64::MAX, u64::from)
+}
+
+/// [`table::put`] likewise; the entry as its words: slot and generation, life, port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nlb_put(table: u64, tag: u64, names: u64, life: u64, port: u64) -> u64 {
+    let (table, hash) = unpacked(table, tag);
+    let entry = Entry {
+        tag,
+        slot: names as u32,
+        generation: (names >> 32) as u32,
+        life: zerocopy::transmute!(life),
+        port: port as u16,
+        zero: 0,
+        expect: 0,
+    };
+    table::put(&Maps::egress(), table, hash, &entry).map_or(u64::MAX, u64::from)
+}
+
 #[inline(always)]
 fn bit<const N: usize, const F: usize>(filter: &aya_ebpf::btf_maps::Array<u64, N, F>, bit: u32) -> bool {
     filter.get(bit >> 6).is_some_and(|word| word >> (bit & 63) & 1 != 0)
 }
 
 const _: () = assert!(VIP_FILTER_BITS.is_multiple_of(64));
+const _: () = assert!(size_of::<Packet>() <= size_of::<[u64; 16]>() && align_of::<Packet>() <= 8);
 
 impl Tables for Maps {
     type Cells = Memory;
+
+    #[inline(always)]
+    fn unknown(&self, number: u64) -> u64 {
+        match maps::SCRATCH.get_ptr_mut(0) {
+            // SAFETY: this CPU's own word, read back at once.
+            Some(word) => unsafe {
+                write_volatile(word, number);
+                read_volatile(word)
+            },
+            None => number,
+        }
+    }
+
+    #[inline(always)]
+    fn desk<'a>(&self, _local: &'a mut Packet) -> Option<&'a mut Packet> {
+        // SAFETY: this CPU's own element, large enough (see below): no other packet is worked on here before this one is done.
+        maps::DESK.get_ptr_mut(0).map(|at| unsafe { &mut *at.cast::<Packet>() })
+    }
 
     #[inline(always)]
     fn now(&self) -> u32 {
@@ -204,6 +270,25 @@ impl Tables for Maps {
             Table::HalfReplies => maps::HALF_REPLIES.get_ptr_mut(number),
         }
         .map(Memory)
+    }
+
+    #[inline(always)]
+    fn find(&self, table: Table, hash: Hash) -> Found {
+        let index = nlb_find(packed(table, hash), hash.tag);
+        if index >> 32 != 0 { table::nothing(table) } else { table::at(self, table, index as u32, hash.tag) }
+    }
+
+    #[inline(always)]
+    fn put(&self, table: Table, hash: Hash, entry: &Entry) -> Option<u32> {
+        let names = u64::from(entry.slot) | u64::from(entry.generation) << 32;
+        let index = nlb_put(
+            packed(table, hash),
+            hash.tag,
+            names,
+            zerocopy::transmute!(entry.life),
+            u64::from(entry.port),
+        );
+        if index >> 32 != 0 { None } else { Some(index as u32) }
     }
 
     #[inline(always)]

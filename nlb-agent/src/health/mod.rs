@@ -1,0 +1,30 @@
+//! Who may take traffic: health checks, the life of a target, and the choice among targets that follows from both.
+//!
+//! [`Health`] and [`forwardings`] are pure; [`Checker`] is the only part that opens sockets. The owner feeds every
+//! [`Checked`] that comes out of the channel into [`Health::outcome`], and calls [`Health::update`] with each new model
+//! and whenever [`Health::next_deadline`] has come.
+
+mod checks;
+mod choice;
+mod outcome;
+pub mod probe;
+mod queue;
+mod reason;
+mod saved;
+mod scheduler;
+mod state;
+mod status;
+
+pub use checks::{Check, checks};
+pub use choice::{Choice, Standings, forwardings, unreachable_reason};
+pub use outcome::{Failure, Outcome, Tally};
+pub use reason::{Reason, State};
+pub use saved::{Saved, SavedGroup, SavedTarget};
+pub use scheduler::{Ask, Checked, Checker, Load, sockets_allowed};
+pub use state::Health;
+pub use status::{Departure, Life, Standing, Status};
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
