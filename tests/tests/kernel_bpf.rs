@@ -2,8 +2,10 @@
 //! Needs root; each test has a network namespace and a pin path of its own.
 
 use anyhow::{Context, ensure};
+use aya::programs::Xdp;
+use aya::{TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
-use nlb_agent::args::XdpMode;
+use nlb_agent::args::{DataPathLog, XdpMode};
 use nlb_agent::bpf::dump::MapDump;
 use nlb_agent::bpf::flows::FlowFilter;
 use nlb_agent::bpf::links::AttachError;
@@ -16,16 +18,19 @@ use nlb_agent::bpf::{detach::detach, sys};
 use nlb_agent::host::interfaces::XdpMode as RunningMode;
 use nlb_common::address::Address;
 use nlb_common::flow::state;
+use nlb_common::hash::vip_bit;
 use nlb_common::layout::{
     Client, Config, Counts, Entry, LAYOUT, Life, Listener, ListenerKey, Members, NO_SLOT, SHARERS, Sharers,
     Slot, TCP, TargetKey, Vip,
 };
+use nlb_common::reasons::Reason;
 use nlb_common::tables::Table;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::{fs, thread};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -45,6 +50,13 @@ impl Place {
     fn options(&self) -> Options {
         let sizes = Sizes { flows: 4096, half_flows: 1024, listeners: 64, slots: 64 };
         Options { sizes, ..Options::new(&self.pins) }
+    }
+
+    /// Another pin path, for another agent.
+    fn neighbour(&self) -> Self {
+        let mut name = self.pins.clone().into_os_string();
+        name.push("-b");
+        Self { pins: name.into() }
     }
 
     fn open(&self) -> Result<DataPath, OpenError> {
@@ -112,6 +124,56 @@ fn a_restart_takes_over_maps_and_links_and_replaces_the_programs() {
         let after = running("uplink");
         assert!(after.is_some() && after != before, "{before:?} {after:?}");
         assert!(second.links.verify().is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn no_packet_finds_the_device_without_a_program_while_it_is_replaced() {
+    in_namespace(|place| {
+        let mut data_path = place.open()?;
+        data_path.links.attach_xdp("uplink", XdpMode::Auto)?;
+        let second = place.neighbour();
+        let _other = second.open()?;
+        let link = sys::open_pin(&place.pins.join("link_xdp_uplink"))?;
+        let open = |place: &Place| sys::open_pin(&place.pins.join("prog_xdp"));
+        let programs = [open(&second)?, open(place)?];
+        let (done, looks, bare) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    bare.fetch_add(u32::from(running("uplink").is_none()), Ordering::Relaxed);
+                    looks.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let mut replaced = 0;
+            while replaced < 40 || looks.load(Ordering::Relaxed) < 200 {
+                // The same program again would be no replacement at all.
+                sys::link_update(link.as_fd(), programs[replaced % 2].as_fd()).unwrap();
+                replaced += 1;
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(bare.load(Ordering::Relaxed), 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_detached_by_the_next_agent() {
+    in_namespace(|place| {
+        let mut first = place.open()?;
+        first.links.attach_xdp("uplink", XdpMode::Auto)?;
+        first.links.attach_reply("uplink")?;
+        first.links.attach_reply_by_clsact("far")?;
+        first.leave();
+        let mut second = place.open()?;
+        second.links.attach_xdp("uplink", XdpMode::Auto)?;
+        let done = second.links.retain(&["uplink".to_owned()], &[])?;
+        assert_eq!(done, ["detached nlb_reply from uplink", "detached nlb_reply from far (clsact)"]);
+        assert!(running("uplink").is_some());
+        assert!(netlink::egress_filters(index("far"))?.is_empty());
+        assert!(second.links.retain(&["uplink".to_owned()], &[])?.is_empty());
         Ok(())
     });
 }
@@ -192,8 +254,7 @@ fn a_first_start_that_was_cut_off_is_begun_anew() {
 #[test]
 fn somebody_elses_xdp_program_is_left_alone_and_named() {
     in_namespace(|place| {
-        let owner = Place { pins: place.pins.with_extension("other") };
-        let owner = Place { pins: PathBuf::from(owner.pins.to_string_lossy().replace('.', "-")) };
+        let owner = place.neighbour();
         let mut other = owner.open()?;
         other.links.attach_xdp("uplink", XdpMode::Generic)?;
         let theirs = running("uplink").context("attached")?;
@@ -516,9 +577,8 @@ fn the_sweep_removes_what_is_over_in_both_directions_and_counts_the_rest() {
 
         let mut sweep = Sweep::default();
         let now = maps.clock.now()?;
-        let today = |_: u32, _: &nlb_common::hash::Tuple| Some(5);
         let mut ticks = 1;
-        while !sweep.tick(maps, now, 3, &today) {
+        while !sweep.tick(maps, now, 3) {
             ticks += 1;
         }
         assert!(ticks > 3, "the work is bounded");
@@ -558,7 +618,7 @@ fn the_sweep_keeps_what_todays_ring_would_not_give_again() {
         put_flow(maps, FULL, (6, slot(2, 9)), client(3), 3333, [Some(0), Some(0)]);
         let mut sweep = Sweep::default();
         let now = maps.clock.now()?;
-        sweep.walk(maps, now, &|listener, tuple| maps.pick(listener, tuple));
+        sweep.walk(maps, now);
         let kept = |at: Slot, port, rewritten| -> [bool; 2] {
             let seed = maps.config.seed;
             let keep = |table, hash| {
@@ -574,14 +634,63 @@ fn the_sweep_keeps_what_todays_ring_would_not_give_again() {
         assert_eq!(kept(slot(2, 9), 2, 2), [false, false], "the ring gives it again");
         assert_eq!(kept(slot(2, 9), 3, 3333), [true, true], "its port was rewritten");
         // The ring moves back.
-        data_path.maps.write_ring_words(2, &[5])?;
+        data_path.maps.write_ring_words(50, &[Members { ring: 100, size: 251 }.word(), 5])?;
+        data_path.maps.set_choice(2, 50)?;
         let maps = &data_path.maps;
-        sweep.walk(maps, now, &|listener, tuple| maps.pick(listener, tuple));
+        sweep.walk(maps, now);
         let (_, entry) = maps
             .table(Table::Replies)
             .find(reply_tuple(&client(1), &slot(1, 9), 1).place(maps.config.seed))
             .context("there")?;
         assert_eq!(entry.life.state & state::KEEP, 0);
+        Ok(())
+    });
+}
+
+/// Keeps what is logged.
+struct Lines(Mutex<Vec<String>>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+#[test]
+fn the_data_path_logs_where_it_is_asked_to_and_is_silent_else() {
+    in_namespace(|place| {
+        log::set_logger(&LINES).map_err(|error| anyhow::anyhow!("{error}"))?;
+        log::set_max_level(log::LevelFilter::Trace);
+        let mut frame = Vec::new();
+        let headers =
+            etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([198, 51, 100, 7], [192, 0, 2, 10], 64);
+        headers.tcp(40_000, 80, 1, 1024).syn().write(&mut frame, &[])?;
+        let dropped =
+            || LINES.0.lock().unwrap().iter().filter(|line| line.contains("dropped: reason")).count();
+        for (log, lines) in [(DataPathLog::Debug, 1), (DataPathLog::Info, 2), (DataPathLog::Off, 2)] {
+            let mut data_path = DataPath::open(&Options { log, ..place.options() })?;
+            let bit = vip_bit(vip().words());
+            data_path.maps.put_vip(&vip(), &Vip { flags: 0 })?;
+            data_path.maps.set_vip_filter_word(bit / 64, 1 << (bit % 64))?;
+            let program: &Xdp = data_path.programs().program("nlb_xdp").context("the program")?.try_into()?;
+            let run = program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() })?;
+            assert_eq!(run.return_value, 1, "XDP_DROP: a VIP without this listener");
+            if let Some(mut log) = data_path.take_log() {
+                log.flush();
+            }
+            assert_eq!(dropped(), lines, "{log:?}");
+            let reasons = data_path.maps.reasons()?;
+            assert!(reasons.iter().any(|(reason, count)| *reason == Reason::NoListener && *count > 0));
+            data_path.leave();
+        }
         Ok(())
     });
 }

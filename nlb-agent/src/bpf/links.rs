@@ -166,7 +166,11 @@ impl Links {
     ) -> Result<Option<XdpAttachment>, AttachError> {
         let link = pinned_link(pin, index).map_err(failed(interface, "opening the XDP link"))?;
         let running = netlink::xdp(index).map_err(failed(interface, "asking for the XDP program"))?;
-        let (Some(link), Some(running)) = (link, running) else { return Ok(None) };
+        let Some(link) = link else { return Ok(None) };
+        let Some(running) = running else {
+            fs::remove_file(pin).map_err(failed(interface, "removing the pin of the XDP link"))?;
+            return Ok(None);
+        };
         let fits = match wanted {
             XdpMode::Auto => true,
             XdpMode::Driver => running.mode == RunningMode::Driver,
@@ -224,6 +228,29 @@ impl Links {
     pub fn attach_reply_by_clsact(&mut self, interface: &str) -> Result<&ReplyAttachment, AttachError> {
         let attachment = reply::attach(self, interface, false)?;
         Ok(self.reply.entry(interface.to_owned()).insert_entry(attachment).into_mut())
+    }
+
+    /// Detaches from every device that is in neither list, also where an earlier agent attached; says from which.
+    pub fn retain(&mut self, xdp: &[String], reply: &[String]) -> io::Result<Vec<String>> {
+        self.xdp.retain(|interface, _| xdp.contains(interface));
+        self.reply.retain(|interface, _| reply.contains(interface));
+        let mut done = Vec::new();
+        for name in self.pins.names()? {
+            for (kind, program, wanted) in [("link_xdp", "nlb_xdp", xdp), ("link_reply", "nlb_reply", reply)]
+            {
+                let Some(interface) = Pins::device_of(kind, &name).filter(|there| !wanted.contains(there))
+                else {
+                    continue;
+                };
+                let link = sys::open_pin(&self.pins.path(&name))?;
+                fs::remove_file(self.pins.path(&name))?;
+                let gone = sys::link_detach(link.as_fd()).is_err();
+                let note = if gone { ", which is gone" } else { "" };
+                done.push(format!("detached {program} from {interface}{note}"));
+            }
+        }
+        reply::retain(reply, &mut done)?;
+        Ok(done)
     }
 
     /// Looks whether every attachment is still there, restores those that are not, and says what was missing.
