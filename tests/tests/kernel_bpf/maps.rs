@@ -5,8 +5,8 @@ use anyhow::Context;
 use aya::programs::Xdp;
 use aya::{TestRun as _, TestRunOptions};
 use nlb_agent::args::DataPathLog;
-use nlb_agent::bpf::dump::MapDump;
 use nlb_agent::bpf::{DataPath, Options, PinnedMaps};
+use nlb_agent::contents::MapDump;
 use nlb_common::hash::vip_bit;
 use nlb_common::layout::{
     Counts, Listener, ListenerKey, NO_SLOT, SHARERS, Sharers, Slot, TCP, TargetKey, Vip,

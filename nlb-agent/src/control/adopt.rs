@@ -1,0 +1,115 @@
+//! Takes over maps as another agent left them: what is coherent keeps its place, the next plan mends the rest.
+
+use super::{Control, Path, Seat, rings::Rings};
+use crate::capacity::Limits;
+use crate::contents::arena::{Arena, Region};
+use crate::contents::bits::Bits;
+use crate::contents::{Contents, member_words, target_key};
+use crate::plan::Edits;
+use crate::slots::{Epoch, Known, Occupant, Pool, Saved, SavedSlot};
+use nlb_common::layout::{ListenerKey, Slot, TARGET_FILTER_BITS, VIP_FILTER_BITS, Vip};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+impl Control {
+    /// Control of maps that were read back.
+    ///
+    /// Nobody else may write the maps any more, and a grace period must have passed since somebody did: then all that
+    /// nothing leads to is free. UIDs and incarnations come from `saved`; a slot that it does not know keeps its flows
+    /// for the first target with its address and port.
+    pub fn adopt(limits: Limits, now: Contents, saved: &Saved) -> Self {
+        let fresh =
+            now.slots.iter().rposition(|slot| *slot != Slot::default()).map_or(0, |last| last as u32 + 1);
+        let slots = Pool::new(limits.slots, fresh, |index| now.slots[index as usize].protocol != 0);
+        let seats = seats(&now, saved);
+        let ids: HashSet<u32> = seats.values().map(|seat| seat.id).collect();
+        let fresh = ids.iter().max().map_or(0, |last| last + 1);
+        let ids = Pool::new(limits.listeners, fresh, |id| ids.contains(&id));
+        let mut control = Self {
+            limits,
+            now,
+            epoch: Epoch(0),
+            elapsed: Epoch(0),
+            slots,
+            ids,
+            arena: Arena::new(limits.ring_words),
+            rings: Rings::default(),
+            seats,
+            sharers: HashMap::new(),
+            vips: BTreeMap::new(),
+            vip_bits: Bits::new(VIP_FILTER_BITS),
+            target_bits: Bits::new(TARGET_FILTER_BITS),
+            wanted: BTreeMap::new(),
+            short: BTreeMap::new(),
+            new_vips: 0,
+            adopted: true,
+        };
+        control.adopt_paths();
+        control.adopt_users();
+        control
+    }
+
+    /// Keeps the rings and members that listeners are led to, where these are sound.
+    fn adopt_paths(&mut self) {
+        for seat in self.seats.values_mut() {
+            let choice = self.now.choices[seat.id as usize];
+            let Some(pick) = self.now.pick(choice) else { continue };
+            let place: HashMap<u32, usize> =
+                pick.slots.iter().enumerate().map(|(at, slot)| (*slot, at)).collect();
+            let mine = seat.occupants.iter().filter(|occupant| place.contains_key(&occupant.slot)).count();
+            let members = Region { at: choice as u32, words: member_words(pick.slots.len()) };
+            if mine != pick.slots.len() || !self.arena.reserve(members) {
+                continue;
+            }
+            if !self.rings.adopt(pick.members, &mut self.arena) {
+                self.arena.give_back(members);
+                continue;
+            }
+            // Of two slots of one target, the one that takes the new flows is the one to keep.
+            seat.occupants.sort_by_key(|occupant| place.get(&occupant.slot).copied().unwrap_or(usize::MAX));
+            seat.path = Some(Path { members, ring: pick.members.ring });
+        }
+    }
+
+    /// Counts who needs a VIP, a target and the bits of the filters; slots without a listener are on their way out.
+    fn adopt_users(&mut self) {
+        // The next plan compares everything, so these edits are not needed.
+        let mut edits = Edits::default();
+        let stands: Vec<_> = self.seats.iter().map(|(key, seat)| (key.vip, seat.node_vip)).collect();
+        stands.into_iter().for_each(|(vip, node)| self.stand(vip, node, &mut edits));
+        let owned: HashSet<u32> =
+            self.seats.values().flat_map(|seat| &seat.occupants).map(|occupant| occupant.slot).collect();
+        for (index, slot) in (0..).zip(self.now.slots.clone()).filter(|(_, slot)| slot.protocol != 0) {
+            self.share(target_key(&slot), index, &mut edits);
+            if !owned.contains(&index) {
+                self.slots.leave(index, self.epoch.next());
+            }
+        }
+    }
+}
+
+/// The listeners with an id of their own, and who sits in their slots.
+fn seats(now: &Contents, saved: &Saved) -> BTreeMap<ListenerKey, Seat> {
+    let mut by_id: HashMap<u32, ListenerKey> = HashMap::new();
+    let mut seats = BTreeMap::new();
+    for (key, listener) in &now.listeners {
+        if (listener.id as usize) < now.choices.len() && !by_id.contains_key(&listener.id) {
+            by_id.insert(listener.id, *key);
+            let node_vip = now.vips.get(&key.vip).is_some_and(|vip| vip.flags & Vip::NODE != 0);
+            seats.insert(*key, Seat { id: listener.id, node_vip, occupants: Vec::new(), path: None });
+        }
+    }
+    let mut notes: HashMap<(u32, u32), &SavedSlot> =
+        saved.slots.iter().map(|saved| ((saved.slot, saved.generation), saved)).collect();
+    for (index, slot) in (0..).zip(&now.slots).filter(|(_, slot)| slot.protocol != 0 && slot.generation != 0)
+    {
+        let owner = ListenerKey { vip: slot.vip, port: slot.vip_port, protocol: slot.protocol, zero: 0 };
+        if by_id.get(&slot.listener) != Some(&owner) {
+            continue;
+        }
+        let known = notes.remove(&(index, slot.generation));
+        let known = known.map(|saved| Known { uid: saved.uid.clone(), incarnation: saved.incarnation });
+        let occupant = Occupant { ip: slot.target.ip(), port: slot.target_port, known, slot: index };
+        seats.get_mut(&owner).expect("ids name seats").occupants.push(occupant);
+    }
+    seats
+}

@@ -1,0 +1,102 @@
+//! What is found wrong with one object while it is translated.
+
+use crate::problem::{Effect, Problem, Severity};
+
+/// Problems of one object; `broken` ones stop its change.
+#[derive(Clone, Debug)]
+pub(super) struct Findings {
+    object: String,
+    /// In the order they were found.
+    pub(super) problems: Vec<Problem>,
+    broken: Vec<usize>,
+}
+
+/// Characters of a value that are shown inside a message.
+const SHOWN: usize = 120;
+/// Bytes of a message; an Event holds 1 024, and what goes on before is still to be added.
+const MESSAGE: usize = 900;
+
+/// A value as messages quote it: cut where it is long.
+pub fn shown(value: &str) -> String {
+    let mut cut: String = value.chars().take(SHOWN).collect();
+    if cut.len() < value.len() {
+        cut.push('…');
+    }
+    format!("`{cut}`")
+}
+
+impl Findings {
+    pub(super) fn new(object: String) -> Self {
+        Self { object, problems: Vec::new(), broken: Vec::new() }
+    }
+
+    /// Something is not as it was asked for.
+    pub(super) fn warn(&mut self, at: At<'_>, reason: &str, message: String, effect: Effect) {
+        self.add(Severity::Warning, at, reason, message, effect);
+    }
+
+    /// It works; people should know how.
+    pub(super) fn note(&mut self, at: At<'_>, reason: &str, message: String, effect: Effect) {
+        self.add(Severity::Normal, at, reason, message, effect);
+    }
+
+    /// A bad value of a traffic setting: the Service's change is not made.
+    pub(super) fn bad(&mut self, at: At<'_>, allowed: &str) {
+        let before = self.problems.len();
+        let message =
+            format!("{} is {}, which cannot be used; allowed: {allowed}.", at.field, shown(at.value));
+        self.add(Severity::Warning, at, "InvalidAnnotation", message, Effect::LoadBalancerRefused);
+        self.broken.extend(before..self.problems.len());
+    }
+
+    /// A number outside its range.
+    pub(super) fn clamped(&mut self, at: At<'_>, allowed: &str, used: impl std::fmt::Display) {
+        let message = format!("{} is {}; allowed: {allowed}. {used} is used.", at.field, shown(at.value));
+        self.warn(at, "InvalidAnnotation", message, Effect::Clamped);
+    }
+
+    fn add(&mut self, severity: Severity, at: At<'_>, reason: &str, mut message: String, effect: Effect) {
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        let problem = Problem {
+            severity,
+            object: self.object.clone(),
+            field: Some(at.field.to_owned()).filter(|it| !it.is_empty()),
+            value: Some(at.value.to_owned()).filter(|_| !at.field.is_empty()),
+            reason: reason.into(),
+            message,
+            effect,
+        };
+        // One problem per setting, whatever the number of ports.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// True if a bad value stops the change.
+    pub(super) fn is_broken(&self) -> bool {
+        !self.broken.is_empty()
+    }
+
+    /// Says that an earlier state goes on in spite of the bad values.
+    pub(super) fn kept_last_good(&mut self) {
+        for index in &self.broken {
+            let problem = &mut self.problems[*index];
+            problem.effect = Effect::KeptLastGood;
+            problem.message.push_str(" What was in force before goes on.");
+        }
+    }
+}
+
+/// A field of the object and what it holds.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    /// Path; empty where the object as a whole is meant.
+    pub(super) field: &'a str,
+    /// As written.
+    pub(super) value: &'a str,
+}
+
+impl At<'_> {
+    /// The object as a whole.
+    pub(super) const WHOLE: At<'static> = At { field: "", value: "" };
+}

@@ -1,0 +1,59 @@
+//! Tables for people, made from the agent's JSON.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use super::stage::{Stage, text};
+
+/// An empty table with these headings.
+pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    table
+}
+
+/// Listeners, with how many of their targets are healthy.
+pub(crate) fn listeners(rows: &[Value]) -> Table {
+    let mut table =
+        table(["listener", "Service", "healthy", "registered", "fail-open", "flows", "new flows"]);
+    for row in rows {
+        table.add_row([
+            text(row, "listener").to_owned(),
+            format!("{}/{}", text(row, "namespace"), text(row, "service")),
+            row["healthy"].to_string(),
+            row["registered"].to_string(),
+            if row["failOpen"] == true { "yes" } else { "no" }.to_owned(),
+            row["flows"].to_string(),
+            row["newFlows"].to_string(),
+        ]);
+    }
+    table
+}
+
+/// Targets with state and reason.
+pub(crate) fn targets(stage: &Stage, rows: &[Value]) -> Table {
+    let mut table = table(["listener", "target", "pod", "state", "reason", "in words"]);
+    for row in rows {
+        table.add_row([
+            text(row, "listener"),
+            text(row, "target"),
+            &stage.pod_of(text(row, "target")),
+            text(row, "state"),
+            text(row, "reason"),
+            text(row, "description"),
+        ]);
+    }
+    table
+}
+
+/// The reasons that have counted a packet; `None` unless there is a list of them.
+pub(crate) fn drops(drops: &Value) -> Option<Table> {
+    let mut table = table(["packets", "reason", "what it means"]);
+    for row in drops["drops"].as_array()?.iter().chain(drops["passed"].as_array()?) {
+        if row["packets"].as_u64()? > 0 {
+            table.add_row([&row["packets"].to_string(), text(row, "reason"), text(row, "meaning")]);
+        }
+    }
+    Some(table)
+}

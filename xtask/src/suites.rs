@@ -1,0 +1,106 @@
+//! The suites: what each needs, and the cargo commands that run it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::build::OBJECT;
+use crate::command::{cargo, find, is_root};
+use crate::workspace::{agent, object, root};
+
+/// A group of tests with the same needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Suite {
+    /// Properties and fixtures on the host
+    Properties,
+    /// The programs in the kernel, by test-run (root)
+    Kernel,
+    /// Real clients and servers in network namespaces (root)
+    Net,
+    /// A real API server
+    Kube,
+    /// Other kernels, booted
+    Vm,
+    /// Every suite there is
+    All,
+}
+
+/// The programs that the namespace tests call.
+const NET_TOOLS: &[&str] = &["ip", "nsenter", "ethtool", "sysctl", "nginx", "curl", "iperf3", "bpftool"];
+
+impl Suite {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Suite::Properties => "properties",
+            Suite::Kernel => "kernel",
+            Suite::Net => "net",
+            Suite::Kube => "kube",
+            Suite::Vm => "vm",
+            Suite::All => "all",
+        }
+    }
+
+    /// Why this suite cannot run here, if so: that is a failure, never a skip.
+    pub(crate) fn obstacle(self) -> Option<String> {
+        let needs_root = matches!(self, Suite::Kernel | Suite::Net);
+        if needs_root && !is_root() {
+            return Some(format!("the {} suite needs root", self.name()));
+        }
+        if self != Suite::Net {
+            return None;
+        }
+        let missing = NET_TOOLS.iter().find(|tool| find(tool).is_none())?;
+        Some(format!("the net suite needs {missing}: run `cargo xtask setup`"))
+    }
+
+    /// The commands, one after the other; `arguments` go to the test binaries.
+    pub(crate) fn commands(self, arguments: &[String]) -> Result<Vec<Command>> {
+        let commands = match self {
+            Suite::Properties => properties()?,
+            Suite::Kernel => vec![integration("kernel_*")],
+            Suite::Net => vec![integration("net_*")],
+            Suite::Kube => bail!("the kube suite comes with the milestone that talks to the Kubernetes API"),
+            Suite::Vm => bail!("the vm suite comes with the milestone that boots other kernels"),
+            Suite::All => bail!("`all` is a list of suites"),
+        };
+        Ok(commands.into_iter().map(|command| self.with_arguments(command, arguments)).collect())
+    }
+
+    fn with_arguments(self, mut command: Command, arguments: &[String]) -> Command {
+        command.arg("--");
+        // The laboratory's programs share one machine's two or more cores: timing wants one test at a time.
+        if self == Suite::Net {
+            command.arg("--test-threads=1");
+        }
+        command.args(arguments);
+        command.env(OBJECT, object()).env("NLB_AGENT", agent());
+        command
+    }
+}
+
+fn integration(glob: &str) -> Command {
+    cargo(["test", "--quiet", "--locked", "--no-fail-fast", "--package", "nlb-tests", "--test", glob])
+}
+
+fn properties() -> Result<Vec<Command>> {
+    let base = ["test", "--quiet", "--locked", "--no-fail-fast"];
+    let mut host = cargo(base);
+    host.args(["--workspace", "--exclude", "nlb-tests", "--lib", "--bins", "--tests"]);
+    let mut fixtures = cargo(base);
+    fixtures.args(["--package", "nlb-tests", "--lib", "--bins"]);
+    for name in host_tests()? {
+        fixtures.args(["--test", &name]);
+    }
+    Ok(vec![host, fixtures])
+}
+
+/// The integration tests that need neither root nor a kernel of their own.
+fn host_tests() -> Result<Vec<String>> {
+    let folder = root().join("tests/tests");
+    let files = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let names =
+        files.flatten().filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".rs")?.to_owned()));
+    Ok(names.filter(|name| !name.starts_with("kernel_") && !name.starts_with("net_")).collect())
+}
