@@ -69,7 +69,7 @@ impl Uplinks {
         match retained {
             Ok(left) => left.iter().for_each(|what| tracing::info!("no longer wanted: {what}")),
             Err(error) => {
-                tracing::warn!(%error, "an attachment that is no longer wanted could not be removed")
+                tracing::warn!(%error, "an attachment that is no longer wanted could not be removed");
             }
         }
         for name in replies {
