@@ -76,7 +76,7 @@ http {{
     server {{
         {listen}
         location / {{ return 200 \"{pod} $remote_addr $remote_port\\n\"; }}
-        location /big {{ root {folder}/www; limit_rate 4m; }}
+        location /big {{ root {folder}/..; limit_rate 4m; }}
     }}
 }}
 "
