@@ -41,8 +41,12 @@ pub fn run_at(from: &Namespace, to: SocketAddr, time: Duration, reverse: bool, r
         (to.ip().to_string(), to.port().to_string(), time.as_secs().max(1).to_string());
     let mut arguments =
         vec!["--json", "--client", &address, "--port", &port, "--time", &seconds, "--bitrate", rate];
+    // A path that loses everything must be a failure, not a wait without end.
+    arguments.extend(["--connect-timeout", "5000"]);
     if reverse {
-        arguments.push("--reverse");
+        arguments.extend(["--reverse", "--rcv-timeout", "10000"]);
+    } else {
+        arguments.extend(["--snd-timeout", "10000"]);
     }
     let said = from.output("iperf3", &arguments)?;
     let report: Value = serde_json::from_str(&said).context("iperf3's report is not JSON")?;
