@@ -12,6 +12,7 @@ use crate::slots::Occupant;
 use crate::{bpf, cli};
 use jiff::Timestamp;
 use nlb_common::layout::{Counts, LAYOUT};
+use nlb_common::reasons::Reason;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -120,7 +121,8 @@ pub fn traffic(counts: &Counts, flows: u32) -> Traffic {
 
 /// Packets dropped on behalf of a listener, by reason.
 pub fn drops(counts: &Counts) -> BTreeMap<String, u64> {
-    BTreeMap::from([("NoTarget".to_owned(), counts.drops)])
+    let names = Reason::OF_LISTENERS.iter().map(|reason| reason.name().to_owned());
+    names.zip(counts.drops).collect()
 }
 
 fn add_listener(
