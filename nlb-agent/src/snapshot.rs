@@ -104,7 +104,7 @@ fn host(agent: &Reconcile) -> Host {
 /// Every reason of the data path with what it means.
 pub fn reasons(maps: &PinnedMaps) -> Vec<report::Reason> {
     let counted = maps.reasons().unwrap_or_default();
-    let row = |(reason, packets): (nlb_common::reasons::Reason, u64)| report::Reason {
+    let row = |(reason, packets): (Reason, u64)| report::Reason {
         name: reason.name().into(),
         packets,
         is_drop: reason.is_drop(),
