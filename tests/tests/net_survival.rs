@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -65,14 +66,14 @@ fn nothing_is_lost_while_the_agent_is_stopped_killed_and_restarted() -> Result<(
     let bulk = std::thread::spawn(move || iperf::run_at(&client, bulk, Duration::from_secs(12), true, "80M"));
 
     let second = Duration::from_secs(1);
-    std::thread::sleep(second);
+    sleep(second);
     assert!(scene.agent.stop()?.success());
-    std::thread::sleep(second);
+    sleep(second);
     scene.agent.restart()?;
     for pause in [second, Duration::ZERO, second / 2] {
-        std::thread::sleep(second / 2);
+        sleep(second / 2);
         scene.agent.kill9()?;
-        std::thread::sleep(pause);
+        sleep(pause);
         scene.agent.restart()?;
     }
     // Read back, not found out again: states and since when.
@@ -153,7 +154,7 @@ fn of_a_failed_target_only_its_own_requests_fail_and_only_until_its_eviction() -
     let addresses = [scene.web(true)?, scene.web(false)?];
     let staying: Vec<Download> = downloads(&scene, addresses[0], &["pod1", "pod3"])?.into_values().collect();
     let load = Load::start(&scene.lab.client, &addresses, 3, Duration::from_millis(3))?;
-    std::thread::sleep(Duration::from_secs(1));
+    sleep(Duration::from_secs(1));
 
     let stopped = load.began().elapsed();
     scene.server("pod2").stop()?;
@@ -168,12 +169,12 @@ fn of_a_failed_target_only_its_own_requests_fail_and_only_until_its_eviction() -
         reasons.clone().count() == 2
             && reasons.clone().all(|row| row["reason"] == "Target.FailedHealthChecks")
     );
-    std::thread::sleep(Duration::from_secs(1));
+    sleep(Duration::from_secs(1));
 
     let resumed = load.began().elapsed();
     scene.server("pod2").resume()?;
     wait_for_pod(&scene, "pod2", "healthy")?;
-    std::thread::sleep(Duration::from_secs(1));
+    sleep(Duration::from_secs(1));
     let attempts = load.stop()?;
 
     let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.outcome.is_err()).collect();
@@ -203,6 +204,43 @@ fn of_a_failed_target_only_its_own_requests_fail_and_only_until_its_eviction() -
 }
 
 #[test]
+fn a_silent_target_is_evicted_for_its_timeouts_and_comes_back() -> Result<()> {
+    let scene = Scene::new(2, &[web()], &[])?;
+    scene.agent.wait_for(WEB, "healthy", 8, PATIENCE)?;
+    let load = Load::start(&scene.lab.client, &[scene.web(true)?], 2, Duration::from_millis(3))?;
+    sleep(Duration::from_millis(500));
+    let gone = load.began().elapsed();
+    scene.pod("pod2").set_link(false)?;
+    wait_for_pod(&scene, "pod2", "unhealthy")?;
+    let evicted = load.began().elapsed();
+    // Two checks, each a second and a second's timeout, and what a busy machine takes.
+    assert!(evicted - gone < Duration::from_secs(8), "evicted after {:?}", evicted - gone);
+    let rows = scene.agent.targets(WEB)?;
+    let row = rows.iter().find(|row| row["target"] == web_targets(scene.pod("pod2"))[0]);
+    assert_eq!(row.context("the target is not listed")?["reason"], "Target.Timeout");
+    sleep(Duration::from_secs(1));
+    let restored = load.began().elapsed();
+    scene.pod("pod2").set_link(true)?;
+    wait_for_pod(&scene, "pod2", "healthy")?;
+    let back = load.began().elapsed();
+    sleep(Duration::from_secs(1));
+    let attempts = load.stop()?;
+    // A SYN that nobody answers is sent again after a second, and finds another target once this one is evicted.
+    let (noticed, spared): (Vec<&Attempt>, Vec<&Attempt>) = attempts
+        .iter()
+        .partition(|attempt| attempt.outcome.is_err() || attempt.connect >= Duration::from_secs(1));
+    assert!(!noticed.is_empty(), "the pod answered without a link");
+    for attempt in noticed {
+        assert!(attempt.at + attempt.total >= gone && attempt.at <= evicted + MARGIN, "{attempt:?}");
+    }
+    let during = by_pod(spared.into_iter().filter(|attempt| attempt.at > evicted && attempt.at < restored));
+    assert_eq!(during.keys().collect::<Vec<_>>(), ["pod1"], "{during:?}");
+    let after = by_pod(attempts.iter().filter(|attempt| attempt.at > back));
+    assert!(after.contains_key("pod2"), "{after:?}");
+    Ok(())
+}
+
+#[test]
 fn a_draining_target_keeps_its_flows_gets_no_new_ones_and_may_come_back() -> Result<()> {
     let service = web().with_aws("target-group-attributes", "deregistration_delay.timeout_seconds=8");
     let scene = Scene::new(4, std::slice::from_ref(&service), &[])?;
@@ -211,7 +249,7 @@ fn a_draining_target_keeps_its_flows_gets_no_new_ones_and_may_come_back() -> Res
     let leaving = ["pod1", "pod2", "pod3"];
     let downloads = downloads(&scene, to, &leaving)?;
     let load = Load::start(&scene.lab.client, &[to, scene.web(false)?], 2, Duration::from_millis(3))?;
-    std::thread::sleep(Duration::from_millis(500));
+    sleep(Duration::from_millis(500));
 
     let pods = scene.lab.pods();
     let unready = Endpoint { ready: false, serving: false, ..Endpoint::ready(&pods[1]) };
@@ -225,7 +263,7 @@ fn a_draining_target_keeps_its_flows_gets_no_new_ones_and_may_come_back() -> Res
     let drained_at = load.began().elapsed();
     let received: BTreeMap<&String, u64> =
         downloads.iter().map(|(pod, download)| (pod, download.received())).collect();
-    std::thread::sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(2));
     for (pod, download) in &downloads {
         assert!(download.received() > received[pod], "the download from {pod} stands still while it drains");
         assert!(!download.is_finished());
@@ -244,7 +282,7 @@ fn a_draining_target_keeps_its_flows_gets_no_new_ones_and_may_come_back() -> Res
         };
         eventually(Duration::from_secs(3), former)?;
     }
-    std::thread::sleep(Duration::from_secs(1));
+    sleep(Duration::from_secs(1));
     let attempts = load.stop()?;
 
     assert!(attempts.iter().all(|attempt| attempt.outcome.is_ok()), "{attempts:?}");
