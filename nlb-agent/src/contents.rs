@@ -3,7 +3,6 @@
 pub mod arena;
 pub mod bits;
 mod coherence;
-pub mod filter;
 
 use crate::capacity::Limits;
 use crate::plan::Step;
@@ -122,7 +121,7 @@ impl Contents {
             Step::ResetSlotCounts { .. } | Step::ResetListenerCounts { .. } => {}
             Step::SetTargetFilterWord { word, bits } => self.target_filter[*word as usize] = *bits,
             Step::PutSlot { slot, value } | Step::SetIdle { slot, value } => {
-                self.slots[*slot as usize] = *value
+                self.slots[*slot as usize] = *value;
             }
             Step::PutTarget { key, sharers } => drop(self.targets.insert(*key, *sharers)),
             Step::WriteRegion { at, words } => {

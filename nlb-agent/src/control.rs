@@ -5,18 +5,20 @@
 //! edits of listeners that changed; the order of the steps is the same function.
 
 mod adopt;
+pub mod measure;
 mod rings;
+mod users;
 
 use crate::capacity::{Limit, Limits, Shortfall};
 use crate::contents::arena::{Arena, Region};
 use crate::contents::bits::Bits;
-use crate::contents::{Contents, filter, free_slot, pack_members, sharers, target_key};
+use crate::contents::{Contents, free_slot, pack_members, sharers, target_key};
 use crate::model::{Forwarding, Placed};
 use crate::plan::{Edits, Step, order, plan};
 use crate::ring::{Member, identity};
 use crate::slots::{Epoch, Occupant, Placement, Pool, Saved, SavedSlot, place};
 use nlb_common::address::Address;
-use nlb_common::layout::{Choice, Listener, ListenerKey, Members, Slot, TargetKey, Vip};
+use nlb_common::layout::{Choice, Listener, ListenerKey, Members, Slot, TargetKey};
 use nlb_common::ring::{MAX_TARGETS_PER_SET, size};
 use rings::{Rings, Set};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -246,7 +248,7 @@ impl Control {
         placement.left.iter().for_each(|slot| self.slots.leave(*slot, self.epoch));
         self.retire(seat.path, path);
         edits.choices.insert(seat.id, path.map_or(0, |path| Choice::from(path.members.at)));
-        edits.listeners.insert(key, Some(Listener { id: seat.id, flags: 0 }));
+        edits.listeners.insert(key, Some(listener(seat.id, forwarding.node_vip)));
         self.stand(key.vip, forwarding.node_vip, edits);
         if !new {
             self.stand_down(key.vip, seat.node_vip, edits);
@@ -329,49 +331,6 @@ impl Control {
         }
     }
 
-    fn share(&mut self, key: TargetKey, slot: u32, edits: &mut Edits) {
-        let slots = self.sharers.entry(key).or_default();
-        slots.push(slot);
-        edits.targets.insert(key, Some(sharers(slots)));
-        if slots.len() == 1 {
-            let bit = filter::target_bit(key.address.words(), key.port, key.protocol);
-            edits.target_filter.extend([self.target_bits.add(bit)]);
-        }
-    }
-
-    fn unshare(&mut self, key: TargetKey, slot: u32, edits: &mut Edits) {
-        let slots = self.sharers.get_mut(&key).expect("a slot in use shares its target");
-        slots.retain(|other| *other != slot);
-        edits.targets.insert(key, (!slots.is_empty()).then(|| sharers(slots)));
-        if slots.is_empty() {
-            self.sharers.remove(&key);
-            let bit = filter::target_bit(key.address.words(), key.port, key.protocol);
-            edits.target_filter.extend([self.target_bits.remove(bit)]);
-        }
-    }
-
-    fn stand(&mut self, vip: Address, node: bool, edits: &mut Edits) {
-        let standing = self.vips.entry(vip).or_default();
-        standing.listeners += 1;
-        standing.node += u32::from(node);
-        edits.vips.insert(vip, Some(standing.vip()));
-        if standing.listeners == 1 {
-            edits.vip_filter.extend([self.vip_bits.add(filter::vip_bit(vip.words()))]);
-            self.new_vips += usize::from(!self.now.vips.contains_key(&vip));
-        }
-    }
-
-    fn stand_down(&mut self, vip: Address, node: bool, edits: &mut Edits) {
-        let standing = self.vips.get_mut(&vip).expect("a listener stands on its VIP");
-        standing.listeners -= 1;
-        standing.node -= u32::from(node);
-        edits.vips.insert(vip, (standing.listeners > 0).then(|| standing.vip()));
-        if standing.listeners == 0 {
-            self.vips.remove(&vip);
-            edits.vip_filter.extend([self.vip_bits.remove(filter::vip_bit(vip.words()))]);
-        }
-    }
-
     fn shortfall(&self, listener: ListenerKey, limit: Limit, targets: u32) -> Shortfall {
         let (capacity, passing) = match limit {
             Limit::Listeners => (self.limits.listeners, self.ids.is_waiting(self.elapsed)),
@@ -391,8 +350,8 @@ impl Control {
         image.vip_filter = self.vip_bits.words().to_vec();
         image.target_filter = self.target_bits.words().to_vec();
         image.targets = self.sharers.iter().map(|(key, slots)| (*key, sharers(slots))).collect();
-        let listener = |seat: &Seat| Listener { id: seat.id, flags: 0 };
-        image.listeners = self.seats.iter().map(|(key, seat)| (*key, listener(seat))).collect();
+        image.listeners =
+            self.seats.iter().map(|(key, seat)| (*key, listener(seat.id, seat.node_vip))).collect();
         image.choices.fill(0);
         for seat in self.seats.values() {
             image.choices[seat.id as usize] = seat.path.map_or(0, |path| path.members.at.into());
@@ -403,12 +362,6 @@ impl Control {
 
 /// There is no run of free words that is long enough.
 struct NoRoom;
-
-impl Standing {
-    fn vip(self) -> Vip {
-        Vip { flags: if self.node > 0 { Vip::NODE } else { 0 } }
-    }
-}
 
 /// Who takes new flows, in the order of the targets, and how many more there are than a set may have.
 fn members(targets: &[Placed], slots: &[Option<u32>]) -> (Vec<(Member, u32)>, u32) {
@@ -432,6 +385,11 @@ fn jiffies(duration: Duration, hz: u32) -> u32 {
 /// The generation after this one: never 0, which is nobody's.
 fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
+}
+
+/// What the map says of a listener.
+fn listener(id: u32, node_vip: bool) -> Listener {
+    Listener { id, flags: if node_vip { Listener::NODE } else { 0 } }
 }
 
 #[cfg(test)]

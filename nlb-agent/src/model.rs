@@ -128,6 +128,11 @@ pub struct Listener {
     pub target_group_stickiness: bool,
 }
 
+/// The key of a listener on one of its VIPs, as the maps have it.
+pub fn listener_key(vip: IpAddr, listener: &Listener) -> ListenerKey {
+    ListenerKey { vip: vip.into(), port: listener.port, protocol: listener.protocol.number(), zero: 0 }
+}
+
 /// One target group of a listener's action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {

@@ -157,7 +157,7 @@ fn rounds(quota: u32, longest: u32) -> impl Iterator<Item = usize> {
 
 /// Gives each turn the first free entry of its member's permutation.
 ///
-/// Walking meets ever more taken entries; for the last turns, about the square root of the size, it is cheaper to ask
+/// Walking meets ever more taken entries; for the last turns, about half the square root of the size, it is cheaper to ask
 /// of each free entry how far along the permutation it stands.
 fn populate(members: &[Member], turns: &[u16], size: u32) -> Vec<u16> {
     let mut ways: Vec<(u32, u32)> = members.iter().map(|member| permutation(member.identity, size)).collect();
@@ -168,7 +168,9 @@ fn populate(members: &[Member], turns: &[u16], size: u32) -> Vec<u16> {
     let (walked, searched) = turns.split_at(turns.len().saturating_sub(size.isqrt() as usize / 2));
     for &member in walked {
         let (next, skip) = &mut ways[usize::from(member)];
-        let step = |at: u32| if at < size - *skip { at + *skip } else { at - (size - *skip) };
+        let back = size - *skip;
+        // Below `back` the subtraction wraps and the sum is the smaller; a branch here would be guessed wrong half the time.
+        let step = |at: u32| (at + *skip).min(at.wrapping_sub(back));
         let mut at = *next;
         while is_taken(&taken, at) {
             at = step(at);
@@ -192,7 +194,7 @@ fn nearest(free: &[u32], next: u32, skip: u32, size: u32) -> usize {
     // One multiplication for each remainder (Barrett): exact after one correction, as all factors are below 2^21.
     let reciprocal = u64::MAX / size;
     let reduce = |x: u64| {
-        let rest = x - (u128::from(x) * u128::from(reciprocal) >> 64) as u64 * size;
+        let rest = x - ((u128::from(x) * u128::from(reciprocal)) >> 64) as u64 * size;
         if rest >= size { rest - size } else { rest }
     };
     // Fermat: skip^(size - 2) is the inverse of skip.

@@ -69,11 +69,6 @@ impl Pool {
     pub fn is_waiting(&self, elapsed: Epoch) -> bool {
         !self.leaving.is_empty() || self.free.back().is_some_and(|(epoch, _)| *epoch > elapsed)
     }
-
-    /// Indexes on their way out.
-    pub fn leaving(&self) -> impl Iterator<Item = u32> + '_ {
-        self.leaving.iter().map(|(_, index)| *index)
-    }
 }
 
 /// Who sits in a slot of a listener.

@@ -26,14 +26,17 @@ impl FromStr for Pool {
     /// Reads `[internal=|internet-facing=]CIDR|A-B|A`. A CIDR of IPv4 larger than /31 loses its network and broadcast
     /// address, one of IPv6 larger than /127 its subnet-router anycast address.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{text:?} is no pool: {why}; write [internal=|internet-facing=]CIDR or FIRST-LAST");
+        let wrong = |why: &str| {
+            format!("{text:?} is no pool: {why}; write [internal=|internet-facing=]CIDR or FIRST-LAST")
+        };
         let (scheme, range) = match text.split_once('=') {
             Some(("internal", range)) => (Some(Scheme::Internal), range),
             Some(("internet-facing", range)) => (Some(Scheme::InternetFacing), range),
             Some((word, _)) => return Err(wrong(&format!("{word:?} is no scheme"))),
             None => (None, text),
         };
-        let address = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| wrong(&format!("{text:?} is no address")));
+        let address =
+            |text: &str| text.trim().parse::<IpAddr>().map_err(|_| wrong(&format!("{text:?} is no address")));
         let (first, last) = if let Some((first, last)) = range.split_once('-') {
             (address(first)?, address(last)?)
         } else if range.contains('/') {
@@ -70,8 +73,12 @@ fn usable(net: IpNet) -> (IpAddr, IpAddr) {
     let (first, last) = (number(net.network()), number(net.broadcast()));
     let family = IpFamily::of(net.network());
     match net {
-        IpNet::V4(net) if net.prefix_len() < 31 => (from_number(family, first + 1), from_number(family, last - 1)),
-        IpNet::V6(net) if net.prefix_len() < 127 => (from_number(family, first + 1), from_number(family, last)),
+        IpNet::V4(net) if net.prefix_len() < 31 => {
+            (from_number(family, first + 1), from_number(family, last - 1))
+        }
+        IpNet::V6(net) if net.prefix_len() < 127 => {
+            (from_number(family, first + 1), from_number(family, last))
+        }
         IpNet::V4(_) | IpNet::V6(_) => (net.network(), net.broadcast()),
     }
 }
@@ -200,7 +207,8 @@ impl Pools {
         let mut round = Round { pools: self, owners: BTreeMap::new(), next: vec![0; self.pools.len()] };
         let mut kept = BTreeMap::new();
         for request in requests {
-            let vips = before.get(&request.service).map(|given| round.keep(request, given)).unwrap_or_default();
+            let vips =
+                before.get(&request.service).map(|given| round.keep(request, given)).unwrap_or_default();
             kept.insert(&request.service, vips);
         }
         let mut grants: BTreeMap<ObjectName, Grant> = BTreeMap::new();
@@ -217,7 +225,9 @@ impl Pools {
     }
 
     fn holder(&self, ip: IpAddr) -> Option<&Pool> {
-        self.pools.iter().find(|pool| IpFamily::of(pool.first) == IpFamily::of(ip) && (pool.first..=pool.last).contains(&ip))
+        self.pools.iter().find(|pool| {
+            IpFamily::of(pool.first) == IpFamily::of(ip) && (pool.first..=pool.last).contains(&ip)
+        })
     }
 
     fn reservation(&self, ip: IpAddr) -> Option<&str> {
@@ -242,7 +252,10 @@ impl Round<'_> {
         let fits = |ip: &IpAddr| {
             let family = IpFamily::of(*ip);
             let asked = request.wanted.iter().any(|it| IpFamily::of(*it) == family);
-            let pool = self.pools.holder(*ip).is_some_and(|pool| asked || pool.scheme.is_none_or(|it| it == request.scheme));
+            let pool = self
+                .pools
+                .holder(*ip)
+                .is_some_and(|pool| asked || pool.scheme.is_none_or(|it| it == request.scheme));
             let wanted = if asked { request.wanted.contains(ip) } else { pool };
             let suits = !request.allocate || wanted && request.families.contains(&family);
             suits && self.pools.holder(*ip).is_some() && self.pools.reservation(*ip).is_none()

@@ -23,7 +23,11 @@ fn vips(grants: &BTreeMap<ObjectName, Grant>, name: &str) -> Vec<String> {
 }
 
 fn given(grants: &BTreeMap<ObjectName, Grant>) -> Allocations {
-    let one = |(service, grant): (&ObjectName, &Grant)| Given { service: service.clone(), uid: None, vips: grant.vips.clone() };
+    let one = |(service, grant): (&ObjectName, &Grant)| Given {
+        service: service.clone(),
+        uid: None,
+        vips: grant.vips.clone(),
+    };
     Allocations { given: grants.iter().map(one).collect() }
 }
 
@@ -36,7 +40,15 @@ fn pools_read_and_lose_what_is_no_host() {
     assert_eq!(ends("internal=192.0.2.7"), pair("192.0.2.7", "192.0.2.7"));
     assert_eq!(ends("internet-facing=192.0.2.7-192.0.2.9"), pair("192.0.2.7", "192.0.2.9"));
     assert_eq!(ends("2001:db8::/64"), pair("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"));
-    for bad in ["", "192.0.2.1/24", "192.0.2.9-192.0.2.7", "192.0.2.1-2001:db8::1", "127.0.0.0/8", "public=192.0.2.0/24", "224.0.0.0/4"] {
+    for bad in [
+        "",
+        "192.0.2.1/24",
+        "192.0.2.9-192.0.2.7",
+        "192.0.2.1-2001:db8::1",
+        "127.0.0.0/8",
+        "public=192.0.2.0/24",
+        "224.0.0.0/4",
+    ] {
         assert!(bad.parse::<Pool>().is_err(), "{bad}");
     }
 }
@@ -48,7 +60,10 @@ fn the_lowest_free_address_is_given_and_stays() {
     assert_eq!((vips(&first, "a"), vips(&first, "b")), (vec!["192.0.2.1".into()], vec!["192.0.2.2".into()]));
     // An older one comes in between, and "a" goes: "b" keeps its address, the new one gets the lowest.
     let second = pools.allocate(&[request("c", &[]), request("b", &[])], &given(&first));
-    assert_eq!((vips(&second, "b"), vips(&second, "c")), (vec!["192.0.2.2".into()], vec!["192.0.2.1".into()]));
+    assert_eq!(
+        (vips(&second, "b"), vips(&second, "c")),
+        (vec!["192.0.2.2".into()], vec!["192.0.2.1".into()])
+    );
 }
 
 #[test]
@@ -78,7 +93,11 @@ fn another_uid_has_no_claim_and_schemes_have_their_own_pools() {
     let mut one = request("a", &[]);
     one.uid = Some("new".into());
     let before = Allocations {
-        given: vec![Given { service: one.service.clone(), uid: Some("old".into()), vips: vec!["192.0.2.2".parse().unwrap()] }],
+        given: vec![Given {
+            service: one.service.clone(),
+            uid: Some("old".into()),
+            vips: vec!["192.0.2.2".parse().unwrap()],
+        }],
     };
     assert_eq!(vips(&pools.allocate(&[one.clone()], &before), "a"), ["192.0.2.1"]);
     one.families = vec![IpFamily::IPv6];

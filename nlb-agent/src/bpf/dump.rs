@@ -3,28 +3,14 @@
 use super::maps::{Hash, PinnedMaps};
 use super::memory::Mapped;
 use super::pins::map_io;
+use crate::contents::MapDump;
 use aya::maps::{MapData, MapError, PerCpuArray};
-use nlb_common::address::Address;
-use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, Sharers, Slot, TargetKey, Vip};
+use nlb_common::layout::{Counts, Listener, ListenerKey, Slot};
 use nlb_common::reasons::Reason;
 use nlb_common::tables::Table;
 use std::io;
 use std::sync::atomic::Ordering;
 use zerocopy::{FromBytes, IntoBytes};
-
-/// What the maps hold but flows and counters: hashes as pairs in any order, arrays whole.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[expect(missing_docs, reason = "the maps' names")]
-pub struct MapDump {
-    pub vips: Vec<(Address, Vip)>,
-    pub vip_filter: Vec<u64>,
-    pub listeners: Vec<(ListenerKey, Listener)>,
-    pub choices: Vec<Choice>,
-    pub rings: Vec<u64>,
-    pub slots: Vec<Slot>,
-    pub targets: Vec<(TargetKey, Sharers)>,
-    pub target_filter: Vec<u64>,
-}
 
 /// How full a flow table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

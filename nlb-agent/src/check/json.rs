@@ -1,8 +1,8 @@
 //! The JSON of `nlb-agent check`: its own types, so that the model may change and the contract does not.
 
 use crate::model::{
-    CheckPort, CheckProtocol, HealthCheck, HttpCheck, IpFamily, Listener, LoadBalancer, Model, PortRef, Protocol,
-    RefusedPort, Scheme, Target, TargetGroup, Threshold, Unclaimed,
+    CheckPort, CheckProtocol, HealthCheck, HttpCheck, IpFamily, Listener, LoadBalancer, Model, PortRef,
+    Protocol, RefusedPort, Scheme, Target, TargetGroup, Threshold, Unclaimed,
 };
 use crate::problem::Problem;
 use serde::Serialize;
@@ -126,7 +126,8 @@ fn load_balancer(lb: &LoadBalancer) -> LoadBalancerOut<'_> {
 }
 
 fn listener(it: &Listener) -> ListenerOut<'_> {
-    let forward = it.forward.iter().map(|to| ForwardOut { target_group: &to.target_group, weight: to.weight });
+    let forward =
+        it.forward.iter().map(|to| ForwardOut { target_group: &to.target_group, weight: to.weight });
     ListenerOut {
         port: it.port,
         protocol: it.protocol,
@@ -181,7 +182,9 @@ fn health_check(it: &HealthCheck) -> HealthCheckOut<'_> {
 }
 
 fn success_codes(http: &HttpCheck) -> String {
-    let range = |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let range = |(first, last): &(u16, u16)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
     http.success_codes.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
@@ -193,5 +196,12 @@ fn target(it: &Target) -> TargetOut<'_> {
     } else {
         ("initial", "Elb.RegistrationInProgress")
     };
-    TargetOut { ip: it.key.ip, port: it.key.port, node: it.node.as_deref(), zone: it.zone.as_deref(), state, reason }
+    TargetOut {
+        ip: it.key.ip,
+        port: it.key.port,
+        node: it.node.as_deref(),
+        zone: it.zone.as_deref(),
+        state,
+        reason,
+    }
 }

@@ -15,8 +15,13 @@ pub(super) fn text(model: &Model) -> String {
         let _ = writeln!(text, "{}\n{}\n", headline(lb), listeners(lb));
     }
     if !model.unclaimed.is_empty() {
-        let rows = model.unclaimed.iter().map(|it| vec![format!("{}/{}", it.namespace, it.name), it.reason.clone()]);
-        let _ = writeln!(text, "Services of type LoadBalancer that nlb leaves to others\n{}\n", table(&["Service", "Why"], rows));
+        let rows =
+            model.unclaimed.iter().map(|it| vec![format!("{}/{}", it.namespace, it.name), it.reason.clone()]);
+        let _ = writeln!(
+            text,
+            "Services of type LoadBalancer that nlb leaves to others\n{}\n",
+            table(&["Service", "Why"], rows)
+        );
     }
     text.push_str(&problems(model));
     text
@@ -39,11 +44,22 @@ fn headline(lb: &LoadBalancer) -> String {
 fn listeners(lb: &LoadBalancer) -> Table {
     let served = lb.listeners.iter().map(|listener| {
         let port = format!("{}/{}", listener.port, listener.protocol);
-        let group = listener.forward.first().and_then(|to| lb.target_groups.iter().find(|it| it.name == to.target_group));
+        let group = listener
+            .forward
+            .first()
+            .and_then(|to| lb.target_groups.iter().find(|it| it.name == to.target_group));
         let Some(group) = group else { return vec![port] };
-        vec![port, format!("pods' port {}", port_text(&group.target_port)), targets(group), check(&group.health_check)]
+        vec![
+            port,
+            format!("pods' port {}", port_text(&group.target_port)),
+            targets(group),
+            check(&group.health_check),
+        ]
     });
-    let refused = lb.refused_ports.iter().map(|it| vec![format!("{}/{}", it.port, it.protocol), format!("NOT SERVED: {}", it.reason)]);
+    let refused = lb
+        .refused_ports
+        .iter()
+        .map(|it| vec![format!("{}/{}", it.port, it.protocol), format!("NOT SERVED: {}", it.reason)]);
     table(&["Listener", "Forwards to", "Targets", "Health check"], served.chain(refused))
 }
 
@@ -57,7 +73,8 @@ fn port_text(port: &PortRef) -> String {
 /// The first few by name; the JSON has them all.
 fn targets(group: &TargetGroup) -> String {
     const SHOWN: usize = 8;
-    let mut lines: Vec<String> = group.targets.iter().take(SHOWN).map(|it| it.key.socket().to_string()).collect();
+    let mut lines: Vec<String> =
+        group.targets.iter().take(SHOWN).map(|it| it.key.socket().to_string()).collect();
     match group.targets.len() {
         0 => lines.push("none".into()),
         count if count > SHOWN => lines.push(format!("and {} more", count - SHOWN)),

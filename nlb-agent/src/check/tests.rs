@@ -30,7 +30,8 @@ fn example(name: &str) -> PathBuf {
 
 #[test]
 fn the_five_port_service_is_what_the_golden_file_says() {
-    let (status, out, err) = check(&[example("five-port.yaml")], &settings(&["192.0.2.0/24"]), Format::Json, true);
+    let (status, out, err) =
+        check(&[example("five-port.yaml")], &settings(&["192.0.2.0/24"]), Format::Json, true);
     assert_eq!((status, err.as_str()), (0, ""), "{out}");
     if std::env::var_os("NLB_WRITE_GOLDEN").is_some() {
         fs::write(GOLDEN, &out).unwrap();
@@ -60,10 +61,18 @@ fn all_examples_pass_strictly_together() {
 
 #[test]
 fn the_table_names_listeners_targets_and_problems() {
-    let settings = Settings { load_balancer_classes: vec!["service.k8s.aws/nlb".into()], ..Settings::default() };
+    let settings =
+        Settings { load_balancer_classes: vec!["service.k8s.aws/nlb".into()], ..Settings::default() };
     let (status, out, _) = check(&[PathBuf::from(EXAMPLES)], &settings, Format::Table, false);
     assert_eq!(status, 0);
-    for word in ["app-qa/internal-nlb-service", "5003/TCP", "10.1.0.11:5003", "TCP connect", "another class: nlb.io/nlb", "--vip-pool"] {
+    for word in [
+        "app-qa/internal-nlb-service",
+        "5003/TCP",
+        "10.1.0.11:5003",
+        "TCP connect",
+        "another class: nlb.io/nlb",
+        "--vip-pool",
+    ] {
         assert!(out.contains(word), "{word} in\n{out}");
     }
 }
@@ -93,7 +102,8 @@ fn statuses_tell_refused_from_unreadable() {
     ];
     for (text, strict, wanted) in cases {
         fs::write(&file, &text).unwrap();
-        let (status, out, err) = check(std::slice::from_ref(&file), &settings(&["192.0.2.0/24"]), Format::Json, strict);
+        let (status, out, err) =
+            check(std::slice::from_ref(&file), &settings(&["192.0.2.0/24"]), Format::Json, strict);
         assert_eq!(status, wanted, "{text}\n{out}\n{err}");
         let named = err.contains("a.yaml, document 1, line ");
         assert_eq!(named, wanted == 2, "{text}\n{err}");

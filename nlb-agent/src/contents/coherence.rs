@@ -1,6 +1,7 @@
 //! What must hold of the maps after every single step, because packets are on their way all the time.
 
-use super::{Contents, Pick, filter, target_key};
+use super::{Contents, Pick, target_key};
+use nlb_common::hash;
 use nlb_common::layout::{Listener, ListenerKey, NO_SLOT, SHARERS, Sharers, TargetKey};
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ impl Contents {
                 Some(other) => Some(format!("{key:?} and {other:?} have the id {}", listener.id)),
                 None => self.misled_by(key, listener),
             });
-        let vips = self.vips.keys().find(|vip| !is_set(&self.vip_filter, filter::vip_bit(vip.words())));
+        let vips = self.vips.keys().find(|vip| !is_set(&self.vip_filter, hash::vip_bit(vip.words())));
         listeners
             .or_else(|| vips.map(|vip| format!("the filter denies the VIP {}", vip.ip())))
             .or_else(|| self.targets.iter().find_map(|(key, sharers)| self.misled_by_target(key, sharers)))
@@ -59,7 +60,7 @@ impl Contents {
     }
 
     fn misled_by_target(&self, key: &TargetKey, sharers: &Sharers) -> Option<String> {
-        if !is_set(&self.target_filter, filter::target_bit(key.address.words(), key.port, key.protocol)) {
+        if !is_set(&self.target_filter, hash::target_bit(key.address.words(), key.port, key.protocol)) {
             return Some(format!("the filter denies {key:?}"));
         }
         let mut named = sharers.slots.iter().filter(|slot| **slot != NO_SLOT);

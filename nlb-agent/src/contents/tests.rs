@@ -9,6 +9,8 @@ use std::time::Duration;
 
 const LIMITS: Limits = Limits { listeners: 4, vips: 4, slots: 16, ring_words: 1_000, hz: 100 };
 
+type Spoil = fn(&mut Contents);
+
 fn forwarding(port: u16) -> Forwarding {
     let placed = |host| Placed {
         key: model::TargetKey { ip: IpAddr::from([10, 0, 0, host]), port: 8080, uid: None },
@@ -32,7 +34,7 @@ fn filled() -> Contents {
 
 #[test]
 fn every_incoherence_is_seen() {
-    let spoils: [(&str, fn(&mut Contents)); 10] = [
+    let spoils: [(&str, Spoil); 10] = [
         ("denies the VIP", |maps| maps.vip_filter.fill(0)),
         ("stands on no VIP", |maps| maps.vips.clear()),
         ("have the id", |maps| maps.listeners.values_mut().for_each(|listener| listener.id = 0)),

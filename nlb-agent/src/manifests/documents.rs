@@ -3,8 +3,8 @@
 use super::server;
 use crate::inputs::{Identity, Object, ObjectName};
 use crate::problem::Problem;
-use serde::de::DeserializeOwned;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -151,7 +151,9 @@ impl Place<'_> {
             (version, kind) => {
                 let (file, document) = (self.file, self.document);
                 let what = if version.is_empty() { kind.to_owned() } else { format!("{version} {kind}") };
-                return reading.notes.push(format!("{file}, document {document}: skipped {what}, a kind that nlb does not read"));
+                return reading.notes.push(format!(
+                    "{file}, document {document}: skipped {what}, a kind that nlb does not read"
+                ));
             }
         };
         match object.map(server::admit) {
@@ -162,7 +164,8 @@ impl Place<'_> {
     }
 
     fn typed<T: DeserializeOwned>(&self, value: Value) -> Result<T, (Option<usize>, String)> {
-        serde_json::from_value(value).map_err(|error| self.again::<T>().unwrap_or((self.first_line(), error.to_string())))
+        serde_json::from_value(value)
+            .map_err(|error| self.again::<T>().unwrap_or((self.first_line(), error.to_string())))
     }
 
     /// The same mistake once more, straight from the text, because only then the parser knows the line. It finds fewer
@@ -182,7 +185,8 @@ impl Place<'_> {
         let is_content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%']);
         let first = self.text.lines().position(is_content)?;
         let unmarked = self.text.lines().nth(first).is_some_and(|line| !is_mark(line));
-        let marks = self.text.lines().enumerate().filter(|(_, line)| is_mark(line)).map(|(index, _)| index + 2);
+        let marks =
+            self.text.lines().enumerate().filter(|(_, line)| is_mark(line)).map(|(index, _)| index + 2);
         let mut starts = unmarked.then_some(first + 1).into_iter().chain(marks);
         starts.nth(self.document - 1).filter(|_| !self.json)
     }
@@ -210,8 +214,7 @@ fn identity(kind: &str, value: &Value) -> Identity {
 mod tests {
     use super::*;
 
-    const SERVICE: &str =
-        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\n";
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\n";
 
     fn names(reading: &Reading) -> Vec<String> {
         reading.objects.iter().map(|it| it.identity().to_string()).collect()
@@ -220,7 +223,8 @@ mod tests {
     #[test]
     fn documents_lists_and_unknown_kinds() {
         let list = "kind: ServiceList\napiVersion: v1\nitems:\n- metadata: {name: in-list}\n  spec: {ports: [{port: 1}]}\n";
-        let text = format!("---\n{SERVICE}---\n# nothing\n---\n{list}---\napiVersion: apps/v1\nkind: Deployment\n");
+        let text =
+            format!("---\n{SERVICE}---\n# nothing\n---\n{list}---\napiVersion: apps/v1\nkind: Deployment\n");
         let reading = parse("a.yaml", &text);
         assert_eq!(reading.errors, []);
         assert_eq!(names(&reading), ["Service default/web", "Service default/in-list"]);
@@ -230,7 +234,9 @@ mod tests {
 
     #[test]
     fn errors_name_document_and_line() {
-        let text = format!("{SERVICE}---\napiVersion: v1\nkind: Service\nmetadata:\n  name: x\n  annotations:\n    a: true\n---\n{SERVICE}");
+        let text = format!(
+            "{SERVICE}---\napiVersion: v1\nkind: Service\nmetadata:\n  name: x\n  annotations:\n    a: true\n---\n{SERVICE}"
+        );
         let reading = parse("a.yaml", &text);
         assert_eq!(names(&reading).len(), 2);
         assert!(!reading.broken_off);
@@ -250,7 +256,8 @@ mod tests {
 
     #[test]
     fn json_documents_follow_each_other() {
-        let one = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":80}]}}"#;
+        let one =
+            r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":80}]}}"#;
         assert_eq!(names(&parse("-", &format!("{one}\n{one}"))).len(), 2);
         assert_eq!(names(&parse("x.yaml", "{apiVersion: v1, kind: Node, metadata: {name: n}}")), ["Node n"]);
     }

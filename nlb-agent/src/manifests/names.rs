@@ -44,6 +44,10 @@ mod tests {
         assert!(is_dns_label("web-1") && !is_dns_label("-web") && !is_dns_label("Web") && !is_dns_label(""));
         assert!(is_port_name("http-2") && !is_port_name("443") && !is_port_name("a--b"));
         assert!(!is_port_name("sixteen-letters1"));
-        assert!(is_qualified_name("service.k8s.aws/nlb") && is_qualified_name("own") && !is_qualified_name("a/b/c"));
+        assert!(
+            is_qualified_name("service.k8s.aws/nlb")
+                && is_qualified_name("own")
+                && !is_qualified_name("a/b/c")
+        );
     }
 }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 /// Applies the defaults and says what is wrong: the object as the API server would keep it, or its refusal.
 pub(super) fn admit(object: Object) -> Result<Object, Vec<Problem>> {
     match object {
-        Object::Service(it) => admit_service(Arc::unwrap_or_clone(it)).map(|it| Object::Service(Arc::new(it))),
+        Object::Service(it) => {
+            admit_service(Arc::unwrap_or_clone(it)).map(|it| Object::Service(Arc::new(it)))
+        }
         Object::EndpointSlice(it) => {
             admit_slice(Arc::unwrap_or_clone(it)).map(|it| Object::EndpointSlice(Arc::new(it)))
         }
@@ -44,11 +46,14 @@ fn admit_service(mut service: Service) -> Result<Service, Vec<Problem>> {
     default_namespace(&mut service.metadata);
     let spec = service.spec.get_or_insert_default();
     default_spec(spec);
-    let effect =
-        if is(&spec.type_, "LoadBalancer") { Effect::LoadBalancerRefused } else { Effect::Ignored };
+    let effect = if is(&spec.type_, "LoadBalancer") { Effect::LoadBalancerRefused } else { Effect::Ignored };
     let mut refusal = Refusal::new("Service", &service.metadata, effect).metadata(&service.metadata);
     if !is_dns_label(service.metadata.name.as_deref().unwrap_or_default()) {
-        refusal.add("metadata.name", service.metadata.name.as_deref(), "a name of a-z, 0-9 and `-`, at most 63 characters");
+        refusal.add(
+            "metadata.name",
+            service.metadata.name.as_deref(),
+            "a name of a-z, 0-9 and `-`, at most 63 characters",
+        );
     }
     validate_spec(spec, &mut refusal);
     refusal.or(service)
@@ -73,7 +78,9 @@ fn default_spec(spec: &mut ServiceSpec) {
     for port in spec.ports.iter_mut().flatten() {
         port.protocol.get_or_insert_with(|| "TCP".into());
         // An empty name and 0 are how the server itself spells "not given".
-        if matches!(&port.target_port, None | Some(IntOrString::Int(0))) || port.target_port == Some(IntOrString::String(String::new())) {
+        if matches!(&port.target_port, None | Some(IntOrString::Int(0)))
+            || port.target_port == Some(IntOrString::String(String::new()))
+        {
             port.target_port = Some(IntOrString::Int(port.port));
         }
     }
@@ -85,7 +92,8 @@ fn default_spec(spec: &mut ServiceSpec) {
 /// The server takes the families of the cluster IPs, else the cluster's first family, IPv4 where files cannot say.
 fn default_families(spec: &mut ServiceSpec) {
     let given = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    let from_ips = given.filter_map(|ip| ip.parse::<IpAddr>().ok()).map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" });
+    let from_ips =
+        given.filter_map(|ip| ip.parse::<IpAddr>().ok()).map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" });
     let mut from_ips: Vec<String> = from_ips.map(str::to_owned).collect();
     from_ips.dedup();
     from_ips.truncate(2);
@@ -108,7 +116,11 @@ fn validate_spec(spec: &ServiceSpec, refusal: &mut Refusal) {
     refusal.word("spec.type", &spec.type_, &["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]);
     refusal.word("spec.externalTrafficPolicy", &spec.external_traffic_policy, &["Cluster", "Local"]);
     refusal.word("spec.sessionAffinity", &spec.session_affinity, &["None", "ClientIP"]);
-    refusal.word("spec.ipFamilyPolicy", &spec.ip_family_policy, &["SingleStack", "PreferDualStack", "RequireDualStack"]);
+    refusal.word(
+        "spec.ipFamilyPolicy",
+        &spec.ip_family_policy,
+        &["SingleStack", "PreferDualStack", "RequireDualStack"],
+    );
     let families = spec.ip_families.as_deref().unwrap_or_default();
     for (index, family) in families.iter().enumerate() {
         refusal.word(&format!("spec.ipFamilies[{index}]"), &Some(family.clone()), &["IPv4", "IPv6"]);
@@ -117,7 +129,11 @@ fn validate_spec(spec: &ServiceSpec, refusal: &mut Refusal) {
         refusal.add("spec.ipFamilies", Some(families.join(",")), "each family at most once");
     }
     if families.len() == 2 && is(&spec.ip_family_policy, "SingleStack") {
-        refusal.add("spec.ipFamilies", Some(families.join(",")), "one family, as `ipFamilyPolicy` is SingleStack");
+        refusal.add(
+            "spec.ipFamilies",
+            Some(families.join(",")),
+            "one family, as `ipFamilyPolicy` is SingleStack",
+        );
     }
     if let Some(class) = &spec.load_balancer_class {
         if kind != "LoadBalancer" {
@@ -128,7 +144,11 @@ fn validate_spec(spec: &ServiceSpec, refusal: &mut Refusal) {
     }
     for (index, range) in spec.load_balancer_source_ranges.iter().flatten().enumerate() {
         if crate::translate::source_range(range).is_none() {
-            refusal.add(format!("spec.loadBalancerSourceRanges[{index}]"), Some(range), "a CIDR like 192.0.2.0/24");
+            refusal.add(
+                format!("spec.loadBalancerSourceRanges[{index}]"),
+                Some(range),
+                "a CIDR like 192.0.2.0/24",
+            );
         }
     }
     validate_ports(spec, kind, refusal);
@@ -166,7 +186,11 @@ fn validate_port(port: &ServicePort, at: &impl Fn(&str) -> String, refusal: &mut
         Some(IntOrString::Int(number)) if *number == port.port => {}
         Some(IntOrString::Int(number)) => refusal.port(at("targetPort"), *number),
         Some(IntOrString::String(name)) if !is_port_name(name) => {
-            refusal.add(at("targetPort"), Some(name), "a number from 1 to 65535, or a port name of at most 15 of a-z, 0-9 and `-`");
+            refusal.add(
+                at("targetPort"),
+                Some(name),
+                "a number from 1 to 65535, or a port name of at most 15 of a-z, 0-9 and `-`",
+            );
         }
         Some(IntOrString::String(_)) | None => {}
     }
@@ -187,7 +211,8 @@ fn admit_slice(mut slice: EndpointSlice) -> Result<EndpointSlice, Vec<Problem>> 
         conditions.serving.get_or_insert(ready);
         conditions.terminating.get_or_insert(false);
     }
-    let mut refusal = Refusal::new("EndpointSlice", &slice.metadata, Effect::Ignored).metadata(&slice.metadata);
+    let mut refusal =
+        Refusal::new("EndpointSlice", &slice.metadata, Effect::Ignored).metadata(&slice.metadata);
     validate_slice(&slice, &mut refusal);
     refusal.or(slice)
 }
@@ -236,7 +261,11 @@ struct Refusal {
 
 impl Refusal {
     fn new(kind: &str, metadata: &ObjectMeta, effect: Effect) -> Self {
-        Self { object: format!("{kind} {}", crate::inputs::ObjectName::of(metadata)), effect, problems: Vec::new() }
+        Self {
+            object: format!("{kind} {}", crate::inputs::ObjectName::of(metadata)),
+            effect,
+            problems: Vec::new(),
+        }
     }
 
     fn metadata(mut self, metadata: &ObjectMeta) -> Self {
@@ -245,7 +274,11 @@ impl Refusal {
             self.add("metadata.name", Some(name), "a name of a-z, 0-9, `-` and `.`, at most 253 characters");
         }
         if let Some(namespace) = metadata.namespace.as_deref().filter(|it| !is_dns_label(it)) {
-            self.add("metadata.namespace", Some(namespace), "a name of a-z, 0-9 and `-`, at most 63 characters");
+            self.add(
+                "metadata.namespace",
+                Some(namespace),
+                "a name of a-z, 0-9 and `-`, at most 63 characters",
+            );
         }
         self
     }
@@ -259,7 +292,9 @@ impl Refusal {
         self.problems.push(Problem {
             severity: Severity::Warning,
             object: self.object.clone(),
-            message: format!("{field} is {shown}; allowed: {allowed}. An API server would refuse this object."),
+            message: format!(
+                "{field} is {shown}; allowed: {allowed}. An API server would refuse this object."
+            ),
             field: Some(field),
             value,
             reason: "InvalidObject".into(),

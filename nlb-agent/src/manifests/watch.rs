@@ -109,7 +109,8 @@ impl Follower {
     /// Watches the folder that the path leads to now; true if it is another one than before.
     fn arm(&mut self) -> bool {
         let path = &self.folder.path;
-        let now = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir).map(|it| (it.dev(), it.ino()));
+        let now =
+            std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir).map(|it| (it.dev(), it.ino()));
         if now == self.watched {
             return false;
         }

@@ -8,7 +8,9 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn service(name: &str, port: u16) -> String {
-    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: LoadBalancer, ports: [{{port: {port}}}]}}\n")
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: LoadBalancer, ports: [{{port: {port}}}]}}\n"
+    )
 }
 
 fn replace(path: &Path, text: &str) {
@@ -122,7 +124,13 @@ fn many_changes_end_right_and_no_change_is_no_news() {
 fn one_bad_document_keeps_only_its_own_object_back() {
     let mut file = File::default();
     let path = Path::new("a.yaml");
-    let text = |a: u32, b: u32| format!("{}---\n{}", service("a", 1).replace(": 1}", &format!(": {a}}}")), service("b", 2).replace(": 2}", &format!(": {b}}}")));
+    let text = |a: u32, b: u32| {
+        format!(
+            "{}---\n{}",
+            service("a", 1).replace(": 1}", &format!(": {a}}}")),
+            service("b", 2).replace(": 2}", &format!(": {b}}}"))
+        )
+    };
     file.take(path, parse("a.yaml", &text(1, 2)));
     file.take(path, parse("a.yaml", &text(70_000, 3)));
     let good = collect([(path, &file.good)]);

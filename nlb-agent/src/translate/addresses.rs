@@ -27,12 +27,15 @@ fn from_node(draft: &mut Draft<'_>, node: &NodeVips) {
         let before = lb.vips.len();
         lb.vips.extend(own);
         if lb.vips.len() == before && !is_optional(draft.prefers_dual, family, &lb.ip_families) {
-            let message = format!("The node has no {family:?} address that clients could use, so the Service has none (--vip node).");
+            let message = format!(
+                "The node has no {family:?} address that clients could use, so the Service has none (--vip node)."
+            );
             draft.findings.warn(At::WHOLE, "NoNodeAddress", message, Effect::Ignored);
         }
     }
     if !draft.wanted.is_empty() {
-        let message = "The Service asks for addresses of its own, but --vip node serves on the node's.".to_owned();
+        let message =
+            "The Service asks for addresses of its own, but --vip node serves on the node's.".to_owned();
         draft.findings.note(At::WHOLE, "NoEffect", message, Effect::Ignored);
     }
 }
@@ -46,7 +49,9 @@ fn from_pools(drafts: &mut [Draft<'_>], pools: &Pools, before: &Allocations) {
         lb.vips = vips;
         for shortage in shortages {
             let optional = match shortage {
-                Shortage::NoPool(family) | Shortage::Exhausted(family) => is_optional(draft.prefers_dual, family, &lb.ip_families),
+                Shortage::NoPool(family) | Shortage::Exhausted(family) => {
+                    is_optional(draft.prefers_dual, family, &lb.ip_families)
+                }
                 Shortage::NotInPool(_) | Shortage::Taken(..) | Shortage::Reserved(..) => false,
             };
             if !optional {
@@ -64,7 +69,11 @@ fn request(draft: &Draft<'_>) -> Request {
         scheme: lb.map_or(draft.scheme, |it| it.scheme),
         families: lb.map_or_else(Vec::new, |it| it.ip_families.clone()),
         // What goes on as before keeps its addresses, whatever is asked for now.
-        wanted: if draft.kept { lb.map(|it| it.vips.clone()).unwrap_or_default() } else { draft.wanted.clone() },
+        wanted: if draft.kept {
+            lb.map(|it| it.vips.clone()).unwrap_or_default()
+        } else {
+            draft.wanted.clone()
+        },
         allocate: lb.is_some(),
     }
 }
@@ -77,13 +86,28 @@ fn is_optional(prefers_dual: bool, family: IpFamily, families: &[IpFamily]) -> b
 fn say(shortage: &Shortage, findings: &mut Findings) {
     let waits = "The Service waits without an address of that family.";
     let (reason, value, message) = match shortage {
-        Shortage::NoPool(family) => ("NoPool", None, format!("No --vip-pool has {family:?} addresses for this scheme. {waits}")),
-        Shortage::Exhausted(family) => ("PoolExhausted", None, format!("All {family:?} addresses of the pools are taken. {waits}")),
-        Shortage::NotInPool(ip) => ("AddressNotInPool", Some(ip), format!("{ip} was asked for, but no --vip-pool holds it. {waits}")),
-        Shortage::Taken(ip, owner) => ("AddressTaken", Some(ip), format!("{ip} was asked for, but Service {owner} has it. {waits}")),
-        Shortage::Reserved(ip, what) => ("AddressReserved", Some(ip), format!("{ip} was asked for, but it is {what}. {waits}")),
+        Shortage::NoPool(family) => {
+            ("NoPool", None, format!("No --vip-pool has {family:?} addresses for this scheme. {waits}"))
+        }
+        Shortage::Exhausted(family) => {
+            ("PoolExhausted", None, format!("All {family:?} addresses of the pools are taken. {waits}"))
+        }
+        Shortage::NotInPool(ip) => {
+            ("AddressNotInPool", Some(ip), format!("{ip} was asked for, but no --vip-pool holds it. {waits}"))
+        }
+        Shortage::Taken(ip, owner) => {
+            ("AddressTaken", Some(ip), format!("{ip} was asked for, but Service {owner} has it. {waits}"))
+        }
+        Shortage::Reserved(ip, what) => {
+            ("AddressReserved", Some(ip), format!("{ip} was asked for, but it is {what}. {waits}"))
+        }
     };
     let value = value.map(ToString::to_string);
     let field = if value.is_some() { "spec.loadBalancerIP" } else { "" };
-    findings.warn(At { field, value: value.as_deref().unwrap_or_default() }, reason, message, Effect::Ignored);
+    findings.warn(
+        At { field, value: value.as_deref().unwrap_or_default() },
+        reason,
+        message,
+        Effect::Ignored,
+    );
 }

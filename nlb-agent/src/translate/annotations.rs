@@ -61,7 +61,12 @@ impl<'a> Annotations<'a> {
         boolean(&self.scalar(key, findings)?, findings)
     }
 
-    pub(super) fn integer(&self, key: &str, range: RangeInclusive<u32>, findings: &mut Findings) -> Option<u32> {
+    pub(super) fn integer(
+        &self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        findings: &mut Findings,
+    ) -> Option<u32> {
         integer(&self.scalar(key, findings)?, range, findings)
     }
 
@@ -84,7 +89,8 @@ impl<'a> Annotations<'a> {
                 Some(items.into_iter().map(item).collect())
             }
             Err(item) => {
-                findings.bad(whole.at(), &format!("`key=value` pairs with commas between them (see `{item}`)"));
+                findings
+                    .bad(whole.at(), &format!("`key=value` pairs with commas between them (see `{item}`)"));
                 None
             }
         }

@@ -44,8 +44,11 @@ impl AttributeMaps {
         let prefix = format!("{AWS}target-group-attributes.");
         for suffix in annotations.keys().filter_map(|key| key.strip_prefix(&prefix)) {
             let key = format!("target-group-attributes.{suffix}");
-            match suffix.parse::<u16>().ok().filter(|number| ports.iter().any(|port| port.number == *number)) {
-                Some(number) => drop(by_port.insert(number, annotations.map(&key, findings).unwrap_or_default())),
+            match suffix.parse::<u16>().ok().filter(|number| ports.iter().any(|port| port.number == *number))
+            {
+                Some(number) => {
+                    by_port.insert(number, annotations.map(&key, findings).unwrap_or_default());
+                }
                 None => no_such_listener(annotations.short(&key), findings),
             }
         }
@@ -54,7 +57,13 @@ impl AttributeMaps {
     }
 
     /// The attributes of one port: its own before the general ones, but an empty one of its own says nothing.
-    pub(super) fn group(&self, port: u16, protocol: Protocol, preserve: bool, findings: &mut Findings) -> GroupAttributes {
+    pub(super) fn group(
+        &self,
+        port: u16,
+        protocol: Protocol,
+        preserve: bool,
+        findings: &mut Findings,
+    ) -> GroupAttributes {
         let mut merged = self.general.clone();
         let own = self.by_port.get(&port).into_iter().flatten();
         merged.extend(own.filter(|(_, it)| !it.text.is_empty()).map(|(key, it)| (key.clone(), it.clone())));
@@ -114,7 +123,8 @@ impl GroupAttributes {
                 self.proxy_protocol = Some(setting.clone()).filter(|it| boolean(it, findings) == Some(true));
             }
             "proxy_protocol_v2.client_to_server.header_placement" => {
-                let message = format!("{} has no effect: no port is served with a PROXY header yet.", setting.value);
+                let message =
+                    format!("{} has no effect: no port is served with a PROXY header yet.", setting.value);
                 findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
             }
             // Read together, below.
@@ -129,7 +139,10 @@ impl GroupAttributes {
         let enabled = given("stickiness.enabled").and_then(|it| boolean(it, findings)).unwrap_or(false);
         self.source_ip_stickiness = enabled;
         if let Some(kind) = given("stickiness.type").filter(|it| it.text != "source_ip") {
-            let message = format!("{}: the only stickiness of a network load balancer is source_ip; it is used.", kind.value);
+            let message = format!(
+                "{}: the only stickiness of a network load balancer is source_ip; it is used.",
+                kind.value
+            );
             findings.warn(kind.at(), "InvalidAnnotation", message, Effect::DefaultUsed);
         }
     }
@@ -137,7 +150,8 @@ impl GroupAttributes {
     fn thresholds(&mut self, map: &Map, findings: &mut Findings) {
         for (key, setting) in map.iter().filter(|(_, it)| !it.text.is_empty()) {
             let Some((prefix, part)) = threshold_part(key) else { continue };
-            let threshold = if prefix == ROUTING { &mut self.minimum_healthy_targets } else { &mut self.dns_failover };
+            let threshold =
+                if prefix == ROUTING { &mut self.minimum_healthy_targets } else { &mut self.dns_failover };
             let off = setting.text == "off";
             match part {
                 // "off" is no word of AWS's for this one: it would leave nothing to fail open on.
@@ -209,7 +223,11 @@ fn drain_alias(annotations: &Annotations<'_>, general: &Map, findings: &mut Find
     }
     let enabled = annotations.boolean(enabled_key, findings);
     let timeout = annotations.integer(timeout_key, 1..=3600, findings);
-    for setting in [enabled_key, timeout_key].iter().filter_map(|key| annotations.short(key)).filter(|it| !it.text.is_empty()) {
+    for setting in [enabled_key, timeout_key]
+        .iter()
+        .filter_map(|key| annotations.short(key))
+        .filter(|it| !it.text.is_empty())
+    {
         let message = format!("{} is an old name: it is read as {attribute}.", setting.field);
         findings.note(setting.at(), "LocalMeaning", message, Effect::LocalMeaning);
     }
@@ -226,7 +244,12 @@ pub(super) struct IdleTimeouts {
 const IDLE: &str = "tcp.idle_timeout.seconds";
 
 impl IdleTimeouts {
-    pub(super) fn read(annotations: &Annotations<'_>, ports: &[Port], for_aws: bool, findings: &mut Findings) -> Self {
+    pub(super) fn read(
+        annotations: &Annotations<'_>,
+        ports: &[Port],
+        for_aws: bool,
+        findings: &mut Findings,
+    ) -> Self {
         let mut explicit = BTreeMap::new();
         let prefix = format!("{AWS}listener-attributes.");
         for suffix in annotations.keys().filter_map(|key| key.strip_prefix(&prefix)) {
@@ -239,9 +262,14 @@ impl IdleTimeouts {
             for (name, setting) in annotations.map(&key, findings).unwrap_or_default() {
                 let tcp: Vec<_> = meant.iter().filter(|(_, protocol)| *protocol == Protocol::Tcp).collect();
                 if name != IDLE || tcp.is_empty() {
-                    let message = format!("{} has no effect on {suffix}; only {IDLE} of a TCP listener has.", setting.value);
+                    let message = format!(
+                        "{} has no effect on {suffix}; only {IDLE} of a TCP listener has.",
+                        setting.value
+                    );
                     findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-                } else if is_given(&setting, findings) && let Some(value) = integer(&setting, 60..=6000, findings) {
+                } else if is_given(&setting, findings)
+                    && let Some(value) = integer(&setting, 60..=6000, findings)
+                {
                     explicit.extend(tcp.into_iter().map(|it| (*it, Duration::from_secs(value.into()))));
                 }
             }
@@ -270,7 +298,9 @@ fn listeners_meant(ports: &[Port], suffix: &str) -> Vec<(u16, Protocol)> {
         _ => &[],
     };
     let number = number.parse::<u16>().ok();
-    let fits = |port: &&Port| Some(port.number) == number && port.transport.is_some_and(|it| protocols.contains(&it));
+    let fits = |port: &&Port| {
+        Some(port.number) == number && port.transport.is_some_and(|it| protocols.contains(&it))
+    };
     ports.iter().filter(fits).filter_map(|port| Some((port.number, port.transport?))).collect()
 }
 
@@ -279,7 +309,10 @@ fn idle_alias(annotations: &Annotations<'_>, for_aws: bool, findings: &mut Findi
     let key = "connection-idle-timeout";
     let setting = annotations.scalar(key, findings)?;
     if for_aws {
-        let message = format!("{} belongs to AWS's classic load balancer and has no effect on an NLB; set {IDLE} in listener-attributes.", setting.field);
+        let message = format!(
+            "{} belongs to AWS's classic load balancer and has no effect on an NLB; set {IDLE} in listener-attributes.",
+            setting.field
+        );
         findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
         return None;
     }
@@ -296,7 +329,10 @@ pub(super) struct LoadBalancerAttributes {
 }
 
 /// Reads `attributes` and the single annotations that go before it.
-pub(super) fn load_balancer(annotations: &Annotations<'_>, findings: &mut Findings) -> LoadBalancerAttributes {
+pub(super) fn load_balancer(
+    annotations: &Annotations<'_>,
+    findings: &mut Findings,
+) -> LoadBalancerAttributes {
     let mut read = LoadBalancerAttributes::default();
     for (key, setting) in annotations.map("attributes", findings).unwrap_or_default() {
         match key.as_str() {
@@ -307,9 +343,15 @@ pub(super) fn load_balancer(annotations: &Annotations<'_>, findings: &mut Findin
                 flag(&mut read.cross_zone, &setting, findings);
             }
             "deletion_protection.enabled" | "load_balancing.cross_zone.enabled" => {}
-            "access_logs.s3.enabled" | "access_logs.s3.bucket" | "access_logs.s3.prefix" | "zonal_shift.config.enabled"
-            | "dns_record.client_routing_policy" | "ipv6.deny_all_igw_traffic" | "secondary_ips.auto_assigned.per_subnet" => {
-                let message = format!("{} is AWS's own business and has no effect here.", super::shown(&setting.value));
+            "access_logs.s3.enabled"
+            | "access_logs.s3.bucket"
+            | "access_logs.s3.prefix"
+            | "zonal_shift.config.enabled"
+            | "dns_record.client_routing_policy"
+            | "ipv6.deny_all_igw_traffic"
+            | "secondary_ips.auto_assigned.per_subnet" => {
+                let message =
+                    format!("{} is AWS's own business and has no effect here.", super::shown(&setting.value));
                 findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
             }
             key => unknown(key, &setting, findings),

@@ -66,7 +66,8 @@ fn has_claiming_annotation(service: &Service) -> bool {
 pub(super) fn is_for_aws(service: &Service, annotations: &Annotations<'_>) -> bool {
     let class = service.spec.as_ref().and_then(|it| it.load_balancer_class.as_deref());
     let kind = annotations.short("type").map(|it| it.text);
-    class.is_some_and(|it| AWS_CLASSES.contains(&it)) || matches!(kind.as_deref(), Some("external" | "nlb-ip" | "nlb"))
+    class.is_some_and(|it| AWS_CLASSES.contains(&it))
+        || matches!(kind.as_deref(), Some("external" | "nlb-ip" | "nlb"))
 }
 
 #[cfg(test)]
@@ -100,8 +101,15 @@ mod tests {
 
     #[test]
     fn a_deleted_service_is_not_ours_unless_held_back() {
-        let text = |finalizer| format!("metadata: {{deletionTimestamp: 2026-01-01T00:00:00Z, finalizers: [{finalizer}]}}, spec: {{type: LoadBalancer, loadBalancerClass: nlb.io/nlb}}");
-        assert_eq!(claim(&service(&text("x.y/z")), &Settings::default()), Claim::NotOurs("being deleted".into()));
+        let text = |finalizer| {
+            format!(
+                "metadata: {{deletionTimestamp: 2026-01-01T00:00:00Z, finalizers: [{finalizer}]}}, spec: {{type: LoadBalancer, loadBalancerClass: nlb.io/nlb}}"
+            )
+        };
+        assert_eq!(
+            claim(&service(&text("x.y/z")), &Settings::default()),
+            Claim::NotOurs("being deleted".into())
+        );
         assert_eq!(claim(&service(&text(FINALIZER)), &Settings::default()), Claim::Ours);
     }
 }

@@ -2,10 +2,12 @@
 
 use super::Draft;
 use super::findings::At;
+use super::ports::{Port, ports};
 use super::settings::{NodeVips, Settings, Vips};
 use crate::inputs::ObjectName;
 use crate::model::{Listener, LoadBalancer, Protocol, RefusedPort};
 use crate::problem::Effect;
+use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -22,10 +24,9 @@ pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
                 (None, Vips::Node(node)) => taken_by_node(node, lb, &listener),
                 (None, Vips::None | Vips::Pools(_)) => None,
             };
-            let field = format!("spec.ports[{}/{}]", listener.port, listener.protocol);
-            let value = listener.port.to_string();
-            let at = At { field: &field, value: &value };
             if let Some(why) = taken {
+                let (field, value) = (field_of(draft.service, &listener), listener.port.to_string());
+                let at = At { field: &field, value: &value };
                 let message = format!("Port {}/{} is not served: {why}.", listener.port, listener.protocol);
                 draft.findings.warn(at, "PortTaken", message, Effect::PortRefused);
                 refuse(lb, &listener);
@@ -40,6 +41,8 @@ pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
                     range.start(),
                     range.end()
                 );
+                let (field, value) = (field_of(draft.service, &listener), listener.port.to_string());
+                let at = At { field: &field, value: &value };
                 draft.findings.warn(at, "LocalPortRange", message, Effect::LocalMeaning);
             }
             owners.extend(lb.vips.iter().map(|vip| (place(vip), draft.name.clone())));
@@ -48,8 +51,17 @@ pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
     }
 }
 
+/// The port's place in the spec; one that was kept from an earlier spec may have none.
+fn field_of(service: &Service, listener: &Listener) -> String {
+    let ports = ports(service);
+    let same = |it: &&Port| (it.number, it.transport) == (listener.port, Some(listener.protocol));
+    ports.iter().find(same).map_or("spec.ports".into(), |it| format!("spec.ports[{}].port", it.index))
+}
+
 fn taken_by_node(node: &NodeVips, lb: &LoadBalancer, listener: &Listener) -> Option<String> {
-    let covering = |it: &&super::settings::Listening| lb.vips.iter().any(|vip| it.covers(*vip, listener.protocol, listener.port));
+    let covering = |it: &&super::settings::Listening| {
+        lb.vips.iter().any(|vip| it.covers(*vip, listener.protocol, listener.port))
+    };
     if let Some(own) = node.listening.iter().find(covering) {
         return Some(format!("{} listens on {} port {} of this node", own.owner, own.address, own.port));
     }

@@ -43,7 +43,8 @@ impl Findings {
     /// A bad value of a traffic setting: the Service's change is not made.
     pub(super) fn bad(&mut self, at: At<'_>, allowed: &str) {
         let before = self.problems.len();
-        let message = format!("{} is {}, which cannot be used; allowed: {allowed}.", at.field, shown(at.value));
+        let message =
+            format!("{} is {}, which cannot be used; allowed: {allowed}.", at.field, shown(at.value));
         self.add(Severity::Warning, at, "InvalidAnnotation", message, Effect::LoadBalancerRefused);
         self.broken.extend(before..self.problems.len());
     }

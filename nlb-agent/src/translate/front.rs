@@ -3,9 +3,11 @@
 use super::annotations::{Annotations, Setting, list, read_boolean};
 use super::findings::{At, Findings};
 use super::settings::{Settings, TargetType};
+use crate::inputs::ObjectName;
 use crate::model::{IpFamily, Scheme};
 use crate::problem::Effect;
 use k8s_openapi::api::core::v1::Service;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Internal or for everyone; `internal` is the old form.
@@ -33,7 +35,11 @@ pub(super) fn scheme(annotations: &Annotations<'_>, settings: &Settings, finding
 }
 
 /// The families that get an address: the Service's own, cut by `ip-address-type`.
-pub(super) fn families(service: &Service, annotations: &Annotations<'_>, findings: &mut Findings) -> Vec<IpFamily> {
+pub(super) fn families(
+    service: &Service,
+    annotations: &Annotations<'_>,
+    findings: &mut Findings,
+) -> Vec<IpFamily> {
     let words = service.spec.iter().flat_map(|spec| spec.ip_families.iter().flatten());
     let mut own: Vec<IpFamily> = words.filter_map(|word| family(word)).collect();
     if own.is_empty() {
@@ -44,7 +50,10 @@ pub(super) fn families(service: &Service, annotations: &Annotations<'_>, finding
         "ipv4" if own.contains(&IpFamily::IPv4) => own.retain(|it| *it == IpFamily::IPv4),
         "ipv4" => findings.bad(setting.at(), "dualstack, as spec.ipFamilies names IPv6 alone"),
         "dualstack" if own.len() == 1 => {
-            let message = format!("{} is dualstack, but spec.ipFamilies names {:?} alone; that is served.", setting.field, own[0]);
+            let message = format!(
+                "{} is dualstack, but spec.ipFamilies names {:?} alone; that is served.",
+                setting.field, own[0]
+            );
             findings.note(setting.at(), "LocalMeaning", message, Effect::LocalMeaning);
         }
         "dualstack" => {}
@@ -62,19 +71,31 @@ fn family(word: &str) -> Option<IpFamily> {
 }
 
 /// The addresses that the Service names: the annotations', and `spec.loadBalancerIP` for a family that they leave out.
-pub(super) fn wanted(service: &Service, annotations: &Annotations<'_>, families: &[IpFamily], findings: &mut Findings) -> Vec<IpAddr> {
+pub(super) fn wanted(
+    service: &Service,
+    annotations: &Annotations<'_>,
+    families: &[IpFamily],
+    findings: &mut Findings,
+) -> Vec<IpAddr> {
     let mut wanted = Vec::new();
     for (key, wants) in [("private-ipv4-addresses", IpFamily::IPv4), ("ipv6-addresses", IpFamily::IPv6)] {
         if let Some(setting) = annotations.short(key) {
             for item in list(&setting.text) {
                 match item.parse::<IpAddr>().ok().filter(|ip| IpFamily::of(*ip) == wants) {
                     Some(ip) => want(ip, &setting, families, &mut wanted, findings),
-                    None => findings.bad(setting.at(), &format!("{wants:?} addresses with commas between them (`{item}` is none)")),
+                    None => findings.bad(
+                        setting.at(),
+                        &format!("{wants:?} addresses with commas between them (`{item}` is none)"),
+                    ),
                 }
             }
         }
     }
-    let spec = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.clone()).filter(|it| !it.trim().is_empty());
+    let spec = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.load_balancer_ip.clone())
+        .filter(|it| !it.trim().is_empty());
     if let Some(value) = spec {
         let setting = Setting { field: "spec.loadBalancerIP".into(), text: value.trim().into(), value };
         match setting.text.parse::<IpAddr>() {
@@ -86,9 +107,19 @@ pub(super) fn wanted(service: &Service, annotations: &Annotations<'_>, families:
     wanted
 }
 
-fn want(ip: IpAddr, setting: &Setting, families: &[IpFamily], wanted: &mut Vec<IpAddr>, findings: &mut Findings) {
+fn want(
+    ip: IpAddr,
+    setting: &Setting,
+    families: &[IpFamily],
+    wanted: &mut Vec<IpAddr>,
+    findings: &mut Findings,
+) {
     if !families.contains(&IpFamily::of(ip)) {
-        let message = format!("{}: the Service has no {:?} address (spec.ipFamilies), so {ip} has no effect.", setting.field, IpFamily::of(ip));
+        let message = format!(
+            "{}: the Service has no {:?} address (spec.ipFamilies), so {ip} has no effect.",
+            setting.field,
+            IpFamily::of(ip)
+        );
         findings.warn(setting.at(), "NoEffect", message, Effect::Ignored);
     } else if !wanted.contains(&ip) {
         wanted.push(ip);
@@ -96,14 +127,22 @@ fn want(ip: IpAddr, setting: &Setting, families: &[IpFamily], wanted: &mut Vec<I
 }
 
 /// `ip` or `instance`.
-pub(super) fn target_type(annotations: &Annotations<'_>, settings: &Settings, findings: &mut Findings) -> TargetType {
+pub(super) fn target_type(
+    annotations: &Annotations<'_>,
+    settings: &Settings,
+    findings: &mut Findings,
+) -> TargetType {
     if let Some(setting) = annotations.scalar("nlb-target-type", findings) {
         match setting.text.as_str() {
             "ip" => return TargetType::Ip,
             "instance" => return TargetType::Instance,
             _ => {
                 let word = settings.default_target_type.word();
-                let message = format!("{} is {}; allowed: ip, instance. {word} is used.", setting.field, super::shown(&setting.value));
+                let message = format!(
+                    "{} is {}; allowed: ip, instance. {word} is used.",
+                    setting.field,
+                    super::shown(&setting.value)
+                );
                 findings.warn(setting.at(), "InvalidAnnotation", message, Effect::DefaultUsed);
             }
         }
@@ -116,8 +155,30 @@ pub(super) fn target_type(annotations: &Annotations<'_>, settings: &Settings, fi
 /// `name` is a label here.
 pub(super) fn label(annotations: &Annotations<'_>, findings: &mut Findings) {
     if let Some(setting) = annotations.scalar("name", findings).filter(|it| it.text.chars().count() > 32) {
-        let message = format!("{} is longer than 32 characters; as it is only a label here, it is cut where it is shown.", setting.field);
+        let message = format!(
+            "{} is longer than 32 characters; as it is only a label here, it is cut where it is shown.",
+            setting.field
+        );
         findings.note(setting.at(), "LocalMeaning", message, Effect::LocalMeaning);
+    }
+}
+
+/// On AWS two Services of one `name` overwrite each other; here the younger one hears of it and both work.
+pub(super) fn same_labels<'a>(
+    services: impl Iterator<Item = (&'a Service, &'a ObjectName, &'a mut Findings)>,
+) {
+    let mut owners: BTreeMap<String, &ObjectName> = BTreeMap::new();
+    for (service, name, findings) in services {
+        let Some(setting) = Annotations::of(service).short("name").filter(|it| !it.text.is_empty()) else {
+            continue;
+        };
+        match owners.get(&setting.text) {
+            Some(owner) => {
+                let message = format!("{} is also Service {owner}'s name; both work.", setting.field);
+                findings.warn(setting.at(), "DuplicateName", message, Effect::LocalMeaning);
+            }
+            None => drop(owners.insert(setting.text, name)),
+        }
     }
 }
 
@@ -126,7 +187,12 @@ pub(super) fn later_fields(service: &Service, findings: &mut Findings) -> bool {
     let sticky = service.spec.as_ref().and_then(|it| it.session_affinity.as_deref()) == Some("ClientIP");
     if sticky {
         let message = "spec.sessionAffinity is ClientIP, which is not honoured yet: new flows of one client may go to several pods.";
-        findings.warn(At { field: "spec.sessionAffinity", value: "ClientIP" }, "NotYetSupported", message.into(), Effect::Ignored);
+        findings.warn(
+            At { field: "spec.sessionAffinity", value: "ClientIP" },
+            "NotYetSupported",
+            message.into(),
+            Effect::Ignored,
+        );
     }
     sticky
 }

@@ -13,13 +13,19 @@ const PATH: &str = "/";
 const CODES: [(u16, u16); 1] = [(200, 399)];
 
 /// Reads every `healthcheck-*` annotation.
-pub(super) fn health_check(annotations: &Annotations<'_>, ports: &[Port], findings: &mut Findings) -> HealthCheck {
+pub(super) fn health_check(
+    annotations: &Annotations<'_>,
+    ports: &[Port],
+    findings: &mut Findings,
+) -> HealthCheck {
     let default = HealthCheck::default();
     let seconds = |value: Option<u32>| value.map(|it| Duration::from_secs(it.into()));
-    let interval = seconds(annotations.integer("healthcheck-interval", 1..=300, findings)).unwrap_or(default.interval);
+    let interval =
+        seconds(annotations.integer("healthcheck-interval", 1..=300, findings)).unwrap_or(default.interval);
     let mut threshold = |key| annotations.integer(key, 2..=10, findings);
     let healthy_threshold = threshold("healthcheck-healthy-threshold").unwrap_or(default.healthy_threshold);
-    let unhealthy_threshold = threshold("healthcheck-unhealthy-threshold").unwrap_or(default.unhealthy_threshold);
+    let unhealthy_threshold =
+        threshold("healthcheck-unhealthy-threshold").unwrap_or(default.unhealthy_threshold);
     HealthCheck {
         protocol: protocol(annotations, findings),
         port: port(annotations, ports, findings),
@@ -37,7 +43,9 @@ fn timeout(annotations: &Annotations<'_>, interval: Duration, findings: &mut Fin
         return HealthCheck::default().timeout.min(interval);
     };
     let given = Duration::from_secs(given.into());
-    if given > interval && let Some(setting) = annotations.short(key) {
+    if given > interval
+        && let Some(setting) = annotations.short(key)
+    {
         let interval = interval.as_secs();
         findings.clamped(setting.at(), &format!("at most the interval, {interval}"), interval);
     }
@@ -51,8 +59,14 @@ fn protocol(annotations: &Annotations<'_>, findings: &mut Findings) -> CheckProt
         "HTTP" => CheckProtocol::Http(http(annotations, findings)),
         "HTTPS" => CheckProtocol::Https(http(annotations, findings)),
         "TCP" => {
-            for setting in ["healthcheck-path", "healthcheck-success-codes"].iter().filter_map(|key| annotations.short(key)) {
-                let message = format!("{} has no effect on checks by TCP; set healthcheck-protocol to HTTP or HTTPS.", setting.field);
+            for setting in ["healthcheck-path", "healthcheck-success-codes"]
+                .iter()
+                .filter_map(|key| annotations.short(key))
+            {
+                let message = format!(
+                    "{} has no effect on checks by TCP; set healthcheck-protocol to HTTP or HTTPS.",
+                    setting.field
+                );
                 findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
             }
             CheckProtocol::Tcp
@@ -112,7 +126,10 @@ fn port(annotations: &Annotations<'_>, ports: &[Port], findings: &mut Findings) 
     match port_called(ports, &setting.text) {
         Some(port) => target_of(port),
         None => {
-            findings.bad(setting.at(), "traffic-port, a number from 1 to 65535, or the name of a port of this Service");
+            findings.bad(
+                setting.at(),
+                "traffic-port, a number from 1 to 65535, or the name of a port of this Service",
+            );
             CheckPort::TrafficPort
         }
     }

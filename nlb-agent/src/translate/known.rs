@@ -19,7 +19,7 @@ enum Answer {
 }
 
 /// Keys behind the AWS prefix.
-const AWS_KEYS: [(&str, Answer); 52] = [
+const AWS_KEYS: [(&str, Answer); 51] = [
     ("type", Read),
     ("nlb-target-type", Read),
     ("name", Read),
@@ -67,12 +67,16 @@ const AWS_KEYS: [(&str, Answer); 52] = [
     ("enable-prefix-for-ipv6-source-nat", NoEffect("UDP over IPv6 works without it")),
     ("source-nat-ipv6-prefixes", NoEffect("UDP over IPv6 works without it")),
     ("target-group-ip-address-type", NoEffect("targets follow the families of the Service")),
-    ("enable-tcp-udp-listener", Local("TCP and UDP of one number are always served both, each with its own target port")),
-    ("enable-icmp-for-path-mtu-discovery", Local("messages about the path MTU always reach the target that they concern")),
-    ("quic-enabled-ports", Local("the port is served as UDP: a flow keeps its target as long as its addresses and ports stay")),
+    (
+        "enable-tcp-udp-listener",
+        Local("TCP and UDP of one number are always served both, each with its own target port"),
+    ),
+    ("enable-icmp-for-path-mtu-discovery", Local("there is no filter that it would have to open")),
+    (
+        "quic-enabled-ports",
+        Local("the port is served as UDP: a flow keeps its target as long as its addresses and ports stay"),
+    ),
     ("multi-cluster-target-group", Later("only this cluster's targets are served")),
-
-    ("listener-attributes", NoEffect("write listener-attributes.PROTOCOL-PORT")),
 ];
 
 /// Answers every annotation that is somebody's request to a load balancer and that no other module reads.
@@ -107,7 +111,12 @@ fn say(setting: &Setting, answer: Answer, findings: &mut Findings) {
     match answer {
         Read => {}
         NoEffect(why) => {
-            findings.note(setting.at(), "NoEffect", format!("{field} has no effect here: {why}."), Effect::Ignored);
+            findings.note(
+                setting.at(),
+                "NoEffect",
+                format!("{field} has no effect here: {why}."),
+                Effect::Ignored,
+            );
         }
         Local(what) => {
             findings.note(setting.at(), "LocalMeaning", format!("{field}: {what}."), Effect::LocalMeaning);
@@ -121,6 +130,9 @@ fn say(setting: &Setting, answer: Answer, findings: &mut Findings) {
 }
 
 fn unknown(setting: &Setting, findings: &mut Findings) {
-    let message = format!("{} is no annotation that nlb knows; look for a typing mistake. It has no effect.", setting.field);
+    let message = format!(
+        "{} is no annotation that nlb knows; look for a typing mistake. It has no effect.",
+        setting.field
+    );
     findings.warn(setting.at(), "UnknownAnnotation", message, Effect::Ignored);
 }

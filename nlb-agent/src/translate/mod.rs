@@ -15,6 +15,8 @@ mod health_check;
 mod known;
 mod nodes;
 mod ports;
+#[cfg(test)]
+mod properties;
 mod refusals;
 mod settings;
 mod sources;
@@ -27,7 +29,9 @@ pub use settings::{Listening, NodeVips, Settings, TargetType, Vips};
 pub use sources::source_range;
 
 use crate::inputs::{Inputs, ObjectName};
-use crate::model::{Forward, IpFamily, Listener, LoadBalancer, Model, Protocol, RefusedPort, Scheme, TargetGroup, Unclaimed};
+use crate::model::{
+    Forward, IpFamily, Listener, LoadBalancer, Model, Protocol, RefusedPort, Scheme, TargetGroup, Unclaimed,
+};
 use crate::problem::Problem;
 use annotations::Annotations;
 use attributes::{AttributeMaps, GroupAttributes, IdleTimeouts};
@@ -73,6 +77,7 @@ pub fn translate(inputs: &Inputs, settings: &Settings, previous: Option<&Model>)
     drafts.sort_by_cached_key(|draft| age(draft.service, &draft.name));
     addresses::give(&mut drafts, settings, previous);
     clashes::settle(&mut drafts, settings);
+    front::same_labels(drafts.iter_mut().map(|it| (it.service, &it.name, &mut it.findings)));
     finish(&mut model, drafts, inputs, settings);
     model
 }
@@ -84,7 +89,8 @@ fn age(service: &Service, name: &ObjectName) -> (Reverse<bool>, Option<Timestamp
 }
 
 fn finish(model: &mut Model, mut drafts: Vec<Draft<'_>>, inputs: &Inputs, settings: &Settings) {
-    let vips: BTreeSet<IpAddr> = drafts.iter().flat_map(|it| it.lb.iter().flat_map(|lb| lb.vips.iter().copied())).collect();
+    let vips: BTreeSet<IpAddr> =
+        drafts.iter().flat_map(|it| it.lb.iter().flat_map(|lb| lb.vips.iter().copied())).collect();
     let slices = targets::Slices::of(inputs);
     // The node's own addresses may be targets: pods of the host network have them.
     let none = BTreeSet::new();
@@ -95,7 +101,9 @@ fn finish(model: &mut Model, mut drafts: Vec<Draft<'_>>, inputs: &Inputs, settin
         if let Some(mut lb) = draft.lb.take() {
             model.problems.extend(targets::fill(&mut lb, draft.service, &context, &mut draft.findings));
             let ports = ports::ports(draft.service);
-            lb.refused_ports.sort_by_key(|it| ports.iter().position(|port| (port.number, &port.protocol) == (it.port, &it.protocol)));
+            lb.refused_ports.sort_by_key(|it| {
+                ports.iter().position(|port| (port.number, &port.protocol) == (it.port, &it.protocol))
+            });
             lb.nodes = nodes::nodes(inputs, &draft.labels).map(|nodes| accepting(nodes, draft.service, &lb));
             model.load_balancers.push(lb);
         }
@@ -122,7 +130,12 @@ pub fn order(problem: &Problem) -> (String, Problem) {
 }
 
 /// Reads one Service; where its settings are bad, what `previous` had of it goes on.
-fn draft<'a>(name: &ObjectName, service: &'a Service, settings: &Settings, previous: Option<&Model>) -> Draft<'a> {
+fn draft<'a>(
+    name: &ObjectName,
+    service: &'a Service,
+    settings: &Settings,
+    previous: Option<&Model>,
+) -> Draft<'a> {
     let annotations = Annotations::of(service);
     let mut findings = Findings::new(format!("Service {name}"));
     let kind = front::target_type(&annotations, settings, &mut findings);
@@ -148,12 +161,25 @@ fn draft<'a>(name: &ObjectName, service: &'a Service, settings: &Settings, previ
     }
     let policy = service.spec.as_ref().and_then(|it| it.ip_family_policy.as_deref());
     let prefers_dual = policy == Some("PreferDualStack");
-    Draft { name: name.clone(), service, lb: built.map(|()| lb), kept, scheme, wanted, prefers_dual, labels, findings }
+    Draft {
+        name: name.clone(),
+        service,
+        lb: built.map(|()| lb),
+        kept,
+        scheme,
+        wanted,
+        prefers_dual,
+        labels,
+        findings,
+    }
 }
 
 /// The same Service in the previous model; one that was made anew under the same name is another.
 fn earlier<'a>(previous: &'a Model, name: &ObjectName, service: &Service) -> Option<&'a LoadBalancer> {
-    let found = previous.load_balancers.iter().find(|it| (&it.namespace, &it.name) == (&name.namespace, &name.name))?;
+    let found = previous
+        .load_balancers
+        .iter()
+        .find(|it| (&it.namespace, &it.name) == (&name.namespace, &name.name))?;
     let differs = found.uid.is_some() && service.metadata.uid.is_some() && found.uid != service.metadata.uid;
     Some(found).filter(|_| !differs)
 }
@@ -179,17 +205,20 @@ fn build(
         group.source_ip_stickiness |= sticky;
         Some((port.index, group))
     };
-    let groups: BTreeMap<usize, GroupAttributes> = ports.iter().filter_map(|port| group(port, findings)).collect();
+    let groups: BTreeMap<usize, GroupAttributes> =
+        ports.iter().filter_map(|port| group(port, findings)).collect();
     let mut refused = refusals::refusals(&annotations, &ports, &groups, findings);
-    let refuse = (ports.as_slice(), &mut refused);
-    let source_ranges = sources::source_ranges(service, &annotations, &ip_families, settings, refuse, findings);
+    let sources = sources::sources(service, &annotations, &ip_families, settings, findings);
+    if let Some(reason) = sources.closed {
+        ports.iter().for_each(|port| _ = refused.entry(port.index).or_insert(reason));
+    }
     let health_check = health_check::health_check(&annotations, &ports, findings);
     let served = |port: &&Port| !refused.contains_key(&port.index);
     let target_group = |port: &Port| {
         let parts = (kind, &health_check, attributes.cross_zone);
         Some(target_group(name, port, groups.get(&port.index)?, parts))
     };
-    let listener = |port: &Port| Some(listener(name, port, port.transport?, &idle, &source_ranges));
+    let listener = |port: &Port| Some(listener(name, port, port.transport?, &idle, &sources.ranges));
     LoadBalancer {
         namespace: name.namespace.clone(),
         name: name.name.clone(),
@@ -199,7 +228,10 @@ fn build(
         vips: Vec::new(),
         deletion_protection: attributes.deletion_protection,
         listeners: ports.iter().filter(served).filter_map(listener).collect(),
-        refused_ports: ports.iter().filter_map(|port| refused_port(port, refused.get(&port.index)?)).collect(),
+        refused_ports: ports
+            .iter()
+            .filter_map(|port| refused_port(port, refused.get(&port.index)?))
+            .collect(),
         target_groups: ports.iter().filter(served).filter_map(target_group).collect(),
         nodes: None,
         ip_families,
@@ -210,7 +242,13 @@ fn refused_port(port: &Port, reason: &str) -> Option<RefusedPort> {
     Some(RefusedPort { port: port.number, protocol: port.protocol.clone(), reason: reason.to_owned() })
 }
 
-fn listener(name: &ObjectName, port: &Port, protocol: Protocol, idle: &IdleTimeouts, ranges: &[ipnet::IpNet]) -> Listener {
+fn listener(
+    name: &ObjectName,
+    port: &Port,
+    protocol: Protocol,
+    idle: &IdleTimeouts,
+    ranges: &[ipnet::IpNet],
+) -> Listener {
     Listener {
         port: port.number,
         protocol,

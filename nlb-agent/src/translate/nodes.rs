@@ -8,15 +8,23 @@ use crate::problem::Effect;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
 
-const EXCLUDING_LABELS: [&str; 2] =
-    ["node.kubernetes.io/exclude-from-external-load-balancers", "alpha.service-controller.kubernetes.io/exclude-balancer"];
+const EXCLUDING_LABELS: [&str; 2] = [
+    "node.kubernetes.io/exclude-from-external-load-balancers",
+    "alpha.service-controller.kubernetes.io/exclude-balancer",
+];
 const LEAVING_TAINTS: [&str; 2] = ["ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"];
 
 /// Labels that a node must have, from `target-node-labels`; none for target type `ip`.
-pub(super) fn wanted_labels(annotations: &Annotations<'_>, kind: TargetType, findings: &mut Findings) -> BTreeMap<String, Setting> {
+pub(super) fn wanted_labels(
+    annotations: &Annotations<'_>,
+    kind: TargetType,
+    findings: &mut Findings,
+) -> BTreeMap<String, Setting> {
     match (kind, annotations.short("target-node-labels")) {
         (_, None) => BTreeMap::new(),
-        (TargetType::Instance, Some(_)) => annotations.map("target-node-labels", findings).unwrap_or_default(),
+        (TargetType::Instance, Some(_)) => {
+            annotations.map("target-node-labels", findings).unwrap_or_default()
+        }
         (TargetType::Ip, Some(setting)) => {
             let message = format!("{} has no effect with target type ip.", setting.field);
             findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
@@ -31,7 +39,9 @@ pub(super) fn nodes(inputs: &Inputs, labels: &BTreeMap<String, Setting>) -> Opti
         return None;
     }
     let fit = |node: &&Node| {
-        let own = |key: &str| node.metadata.labels.iter().flatten().find(|(it, _)| *it == key).map(|(_, value)| value);
+        let own = |key: &str| {
+            node.metadata.labels.iter().flatten().find(|(it, _)| *it == key).map(|(_, value)| value)
+        };
         let excluded = EXCLUDING_LABELS.iter().any(|key| own(key).is_some());
         !excluded && !is_leaving(node) && labels.iter().all(|(key, value)| own(key) == Some(&value.text))
     };

@@ -32,8 +32,16 @@ fn refuse(refused: &mut Refusals, port: &Port, reason: &'static str) {
 fn sctp(ports: &[Port], refused: &mut Refusals, findings: &mut Findings) {
     for port in ports.iter().filter(|port| port.transport.is_none()) {
         let field = format!("spec.ports[{}].protocol", port.index);
-        let message = format!("Port {} is {}, which nlb does not forward (TCP and UDP only); it is not served.", port.number, port.protocol);
-        findings.warn(At { field: &field, value: &port.protocol }, "ProtocolNotSupported", message, Effect::PortRefused);
+        let message = format!(
+            "Port {} is {}, which nlb does not forward (TCP and UDP only); it is not served.",
+            port.number, port.protocol
+        );
+        findings.warn(
+            At { field: &field, value: &port.protocol },
+            "ProtocolNotSupported",
+            message,
+            Effect::PortRefused,
+        );
         refuse(refused, port, "ProtocolNotSupported");
     }
 }
@@ -44,20 +52,26 @@ fn tls(annotations: &Annotations<'_>, ports: &[Port], refused: &mut Refusals, fi
     let Some((setting, _)) = certificate else {
         for key in ["ssl-ports", "ssl-negotiation-policy", "backend-protocol", "alpn-policy"] {
             if let Some(setting) = annotations.short(key).filter(|it| !it.text.is_empty()) {
-                let message = format!("{} has no effect without ssl-cert: the ports are plain TCP.", setting.field);
+                let message =
+                    format!("{} has no effect without ssl-cert: the ports are plain TCP.", setting.field);
                 findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
             }
         }
         return;
     };
-    let merged = annotations.short("enable-tcp-udp-listener").and_then(|it| super::annotations::read_boolean(&it.text));
+    let merged = annotations
+        .short("enable-tcp-udp-listener")
+        .and_then(|it| super::annotations::read_boolean(&it.text));
     let mut any = false;
     for port in ports.iter().filter(|it| it.transport == Some(Protocol::Tcp)) {
         if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&port.index)) {
             continue;
         }
         if merged == Some(true) && port.is_shared(ports) {
-            let message = format!("{} has no effect on port {}, which TCP and UDP share: it stays plain, as on AWS.", setting.field, port.number);
+            let message = format!(
+                "{} has no effect on port {}, which TCP and UDP share: it stays plain, as on AWS.",
+                setting.field, port.number
+            );
             findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
             continue;
         }
@@ -75,13 +89,18 @@ fn tls(annotations: &Annotations<'_>, ports: &[Port], refused: &mut Refusals, fi
 }
 
 /// Places of the ports that `ssl-ports` names; `None` where it says nothing and all are meant.
-fn tls_ports(annotations: &Annotations<'_>, ports: &[Port], findings: &mut Findings) -> Option<BTreeSet<usize>> {
+fn tls_ports(
+    annotations: &Annotations<'_>,
+    ports: &[Port],
+    findings: &mut Findings,
+) -> Option<BTreeSet<usize>> {
     let (setting, items) = annotations.list("ssl-ports").filter(|(_, items)| !items.is_empty())?;
     let mut chosen = BTreeSet::new();
     for item in items {
         let meant = ports_meant(ports, &item);
         if meant.is_empty() {
-            findings.bad(setting.at(), &format!("names and numbers of this Service's ports (`{item}` is none)"));
+            findings
+                .bad(setting.at(), &format!("names and numbers of this Service's ports (`{item}` is none)"));
         }
         chosen.extend(meant.into_iter().map(|port| port.index));
     }
@@ -118,22 +137,31 @@ fn proxy(
             findings.warn(setting.at(), "ProxyProtocolNotSupported", message, Effect::PortRefused);
             refuse(refused, port, "ProxyProtocolNotSupported");
         } else {
-            let message = format!("{} has no effect on UDP: datagrams get no PROXY header.", super::shown(&setting.value));
+            let message = format!(
+                "{} has no effect on UDP: datagrams get no PROXY header.",
+                super::shown(&setting.value)
+            );
             findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
         }
     }
 }
 
-fn proxy_ports(annotations: &Annotations<'_>, ports: &[Port], findings: &mut Findings) -> Option<(Setting, BTreeSet<usize>)> {
+fn proxy_ports(
+    annotations: &Annotations<'_>,
+    ports: &[Port],
+    findings: &mut Findings,
+) -> Option<(Setting, BTreeSet<usize>)> {
     let (setting, items) = annotations.list("proxy-protocol-per-target-group")?;
     let mut listed = BTreeSet::new();
     for item in items {
         let meant = ports_meant(ports, &item);
         if meant.is_empty() && item.parse::<u16>().is_ok() {
-            let message = format!("{}: {item} is no port of this Service, so it has no effect.", setting.field);
+            let message =
+                format!("{}: {item} is no port of this Service, so it has no effect.", setting.field);
             findings.warn(setting.at(), "UnknownListener", message, Effect::Ignored);
         } else if meant.is_empty() {
-            findings.bad(setting.at(), &format!("numbers and names of this Service's ports (`{item}` is none)"));
+            findings
+                .bad(setting.at(), &format!("numbers and names of this Service's ports (`{item}` is none)"));
         }
         listed.extend(meant.into_iter().map(|port| port.index));
     }

@@ -104,6 +104,7 @@ pub struct Listening {
 impl Listening {
     /// True if a listener on this VIP would take its clients away.
     pub fn covers(&self, vip: IpAddr, protocol: Protocol, port: u16) -> bool {
-        (self.protocol, self.port) == (protocol, port) && (self.address.is_unspecified() || self.address == vip)
+        (self.protocol, self.port) == (protocol, port)
+            && (self.address.is_unspecified() || self.address == vip)
     }
 }

@@ -1,9 +1,7 @@
 //! Who may connect: `loadBalancerSourceRanges`, its annotation, and AWS's security groups, which are not here to help.
 
 use super::annotations::Annotations;
-use super::findings::Findings;
-use super::ports::Port;
-use super::refusals::Refusals;
+use super::findings::{At, Findings};
 use super::settings::Settings;
 use crate::model::IpFamily;
 use crate::problem::Effect;
@@ -31,70 +29,82 @@ fn decimal(text: &str) -> Option<u8> {
     digits.then(|| if short.is_empty() { Some(0) } else { short.parse().ok() }).flatten()
 }
 
-/// The CIDRs that may connect, empty for everyone; ports whose restriction cannot be kept are refused.
-pub(super) fn source_ranges(
+/// Who may connect.
+pub(super) struct Sources {
+    /// Masked CIDRs; empty for everyone.
+    pub(super) ranges: Vec<IpNet>,
+    /// Why no port may be served: a restriction that cannot be kept.
+    pub(super) closed: Option<&'static str>,
+}
+
+/// Reads the restrictions; the spec's go before the annotation's.
+pub(super) fn sources(
     service: &Service,
     annotations: &Annotations<'_>,
     families: &[IpFamily],
     settings: &Settings,
-    refuse: (&[Port], &mut Refusals),
     findings: &mut Findings,
-) -> Vec<IpNet> {
+) -> Sources {
+    let (field, mut ranges) = ranges(service, annotations, findings);
+    let mut closed = groups(annotations, !ranges.is_empty(), findings);
+    let open = |family| ranges.iter().any(|net| net.prefix_len() == 0 && IpFamily::of(net.addr()) == family);
+    if families.iter().all(|family| open(*family)) {
+        ranges.clear();
+    }
+    if !ranges.is_empty() && !settings.source_ranges_enforced {
+        let value = ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let message = format!(
+            "{field} closes the ports to others, which this data path cannot do yet; they are not served."
+        );
+        let at = At { field: &field, value: &value };
+        findings.warn(at, "SourceRangesNotSupported", message, Effect::PortRefused);
+        closed = Some("SourceRangesNotSupported");
+    }
+    Sources { ranges, closed }
+}
+
+/// The ranges and the field that they come from.
+fn ranges(service: &Service, annotations: &Annotations<'_>, findings: &mut Findings) -> (String, Vec<IpNet>) {
     let in_spec = service.spec.iter().flat_map(|spec| spec.load_balancer_source_ranges.iter().flatten());
     let mut ranges: Vec<IpNet> = in_spec.filter_map(|it| source_range(it)).collect();
-    let mut field = "spec.loadBalancerSourceRanges".to_owned();
-    if let Some(setting) = annotations.full(KEY).filter(|_| ranges.is_empty()) {
-        field.clone_from(&setting.field);
-        for item in super::annotations::list(&setting.text) {
-            match source_range(&item) {
-                Some(range) => ranges.push(range),
-                None => findings.bad(setting.at(), &format!("CIDRs with commas between them (`{item}` is none)")),
+    let Some(setting) = annotations.full(KEY).filter(|_| ranges.is_empty()) else {
+        return ("spec.loadBalancerSourceRanges".into(), ranges);
+    };
+    for item in super::annotations::list(&setting.text) {
+        match source_range(&item) {
+            Some(range) => ranges.push(range),
+            None => {
+                findings.bad(setting.at(), &format!("CIDRs with commas between them (`{item}` is none)"));
             }
         }
     }
-    let restricted = !ranges.is_empty();
-    groups(annotations, restricted, (refuse.0, &mut *refuse.1), findings);
-    let open = |family| ranges.iter().any(|net| net.prefix_len() == 0 && IpFamily::of(net.addr()) == family);
-    if families.iter().all(|family| open(*family)) {
-        return Vec::new();
-    }
-    if restricted && !settings.source_ranges_enforced {
-        let value = ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let message = format!("{field} closes the ports to others, which this data path cannot do yet; they are not served.");
-        let at = super::findings::At { field: &field, value: &value };
-        findings.warn(at, "SourceRangesNotSupported", message, Effect::PortRefused);
-        close(refuse.0, refuse.1, "SourceRangesNotSupported");
-    }
-    ranges
+    (setting.field, ranges)
 }
 
 /// What AWS restricts by security groups: told, and not opened to all where it is the only restriction.
-fn groups(annotations: &Annotations<'_>, restricted: bool, refuse: (&[Port], &mut Refusals), findings: &mut Findings) {
-    if let Some((setting, _)) = annotations.list("security-groups").filter(|(_, items)| !items.is_empty()) {
-        if restricted {
+fn groups(annotations: &Annotations<'_>, restricted: bool, findings: &mut Findings) -> Option<&'static str> {
+    let given = |key: &str| annotations.list(key).filter(|(_, items)| !items.is_empty()).map(|(it, _)| it);
+    let (groups, lists) = (given("security-groups"), given("security-group-prefix-lists"));
+    if restricted {
+        for setting in groups.iter().chain(&lists) {
             let message = format!("{} has no effect; the source ranges stay in force.", setting.field);
             findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-        } else {
-            let message = format!("{} has no effect and nothing else restricts who may connect; set spec.loadBalancerSourceRanges.", setting.field);
-            findings.warn(setting.at(), "NoEffect", message, Effect::Ignored);
         }
+        return None;
     }
-    if let Some((setting, _)) = annotations.list("security-group-prefix-lists").filter(|(_, items)| !items.is_empty()) {
-        if restricted {
-            let message = format!("{} has no effect; the source ranges stay in force.", setting.field);
-            findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-        } else {
-            let message = format!("{} is the only restriction, and nlb cannot read prefix lists; the ports are not opened to everyone. Set spec.loadBalancerSourceRanges.", setting.field);
-            findings.warn(setting.at(), "InvalidAnnotation", message, Effect::PortRefused);
-            close(refuse.0, refuse.1, "InvalidAnnotation");
-        }
+    let remedy = "Set spec.loadBalancerSourceRanges.";
+    if let Some(setting) = groups {
+        let message =
+            format!("{} has no effect, and nothing else says who may connect. {remedy}", setting.field);
+        findings.warn(setting.at(), "NoEffect", message, Effect::Ignored);
     }
-}
-
-fn close(ports: &[Port], refused: &mut Refusals, reason: &'static str) {
-    for port in ports {
-        refused.entry(port.index).or_insert(reason);
-    }
+    let setting = lists?;
+    let message = format!(
+        "{} is the only restriction and nlb cannot read prefix lists, so the ports stay closed. {remedy}",
+        setting.field
+    );
+    findings.warn(setting.at(), "InvalidAnnotation", message, Effect::PortRefused);
+    Some("InvalidAnnotation")
 }
 
 #[cfg(test)]

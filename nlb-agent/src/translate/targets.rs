@@ -4,7 +4,9 @@ use super::findings::{At, Findings};
 use super::ports::{Port, number, ports};
 use super::settings::Settings;
 use crate::inputs::{Inputs, ObjectName};
-use crate::model::{CheckPort, Conditions, IpFamily, LoadBalancer, PortRef, Protocol, Target, TargetGroup, TargetKey};
+use crate::model::{
+    CheckPort, Conditions, IpFamily, LoadBalancer, PortRef, Protocol, Target, TargetGroup, TargetKey,
+};
 use crate::problem::{Effect, Problem};
 use crate::vips::unusable;
 use k8s_openapi::api::core::v1::Service;
@@ -41,7 +43,10 @@ impl<'a> Slices<'a> {
 fn orphan(name: &ObjectName, service: Option<&str>) -> Problem {
     let field = super::shown(&format!("metadata.labels[{SERVICE_LABEL}]"));
     let message = match service {
-        Some(service) => format!("{field} is {service}, but there is no such Service in namespace {}; the slice has no effect.", name.namespace),
+        Some(service) => format!(
+            "{field} is {service}, but there is no such Service in namespace {}; the slice has no effect.",
+            name.namespace
+        ),
         None => format!("{field} is missing, so the slice belongs to no Service and has no effect."),
     };
     let mut findings = Findings::new(format!("EndpointSlice {name}"));
@@ -68,7 +73,12 @@ struct Candidate<'a> {
 }
 
 /// Gives every group its targets; problems of slices come back, those of the Service go into `findings`.
-pub(super) fn fill(lb: &mut LoadBalancer, service: &Service, context: &Context<'_>, findings: &mut Findings) -> Vec<Problem> {
+pub(super) fn fill(
+    lb: &mut LoadBalancer,
+    service: &Service,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Vec<Problem> {
     let name = ObjectName::new(&lb.namespace, &lb.name);
     let ports = ports(service);
     let none = Vec::new();
@@ -82,7 +92,8 @@ pub(super) fn fill(lb: &mut LoadBalancer, service: &Service, context: &Context<'
         problems.append(&mut about.problems);
     }
     if candidates.is_empty() {
-        let message = "No EndpointSlice gives this Service an endpoint, so its listeners have no target.".to_owned();
+        let message =
+            "No EndpointSlice gives this Service an endpoint, so its listeners have no target.".to_owned();
         findings.note(At::WHOLE, "NoEndpoints", message, Effect::Ignored);
     } else {
         unmatched_ports(&ports, slices, findings);
@@ -99,8 +110,15 @@ fn usable<'a>(slice: &'a EndpointSlice, context: &Context<'_>, about: &mut Findi
         "IPv4" => IpFamily::IPv4,
         "IPv6" => IpFamily::IPv6,
         other => {
-            let message = format!("addressType is {other}; nlb forwards to IPv4 and IPv6 only, so the slice has no effect.");
-            about.warn(At { field: "addressType", value: other }, "AddressTypeNotSupported", message, Effect::Ignored);
+            let message = format!(
+                "addressType is {other}; nlb forwards to IPv4 and IPv6 only, so the slice has no effect."
+            );
+            about.warn(
+                At { field: "addressType", value: other },
+                "AddressTypeNotSupported",
+                message,
+                Effect::Ignored,
+            );
             return Vec::new();
         }
     };
@@ -143,10 +161,15 @@ fn unmatched_slice_ports(slice: &EndpointSlice, ports: &[Port], about: &mut Find
         let field = format!("ports[{index}].name");
         let at = At { field: &field, value: name };
         if !ports.iter().any(|it| it.name == name && it.protocol == protocol) {
-            let message = format!("{field} is {} ({protocol}), but the Service has no such port; it has no effect.", super::shown(name));
+            let message = format!(
+                "{field} is {} ({protocol}), but the Service has no such port; it has no effect.",
+                super::shown(name)
+            );
             about.warn(at, "PortNameNotFound", message, Effect::Ignored);
         } else if port.port.and_then(number).is_none() {
-            let message = format!("ports[{index}].port is missing, so nobody knows where its endpoints listen; it has no effect.");
+            let message = format!(
+                "ports[{index}].port is missing, so nobody knows where its endpoints listen; it has no effect."
+            );
             about.warn(at, "PortNumberMissing", message, Effect::Ignored);
         }
     }
@@ -162,7 +185,12 @@ fn unmatched_ports(ports: &[Port], slices: &[(&ObjectName, &EndpointSlice)], fin
                 port.protocol,
                 port.number
             );
-            findings.warn(At { field: &field, value: &port.name }, "PortNameNotFound", message, Effect::Ignored);
+            findings.warn(
+                At { field: &field, value: &port.name },
+                "PortNameNotFound",
+                message,
+                Effect::Ignored,
+            );
         }
     }
 }
@@ -174,8 +202,15 @@ fn slice_port(slice: &EndpointSlice, name: &str, protocol: &str) -> Option<u16> 
     slice.ports.iter().flatten().find(fits)?.port.and_then(number)
 }
 
-fn fill_group(group: &mut TargetGroup, ports: &[Port], candidates: &[Candidate<'_>], context: &Context<'_>, findings: &mut Findings) {
-    let Some(port) = ports.iter().find(|port| port.transport == Some(group.protocol) && is_of(group, port)) else {
+fn fill_group(
+    group: &mut TargetGroup,
+    ports: &[Port],
+    candidates: &[Candidate<'_>],
+    context: &Context<'_>,
+    findings: &mut Findings,
+) {
+    let Some(port) = ports.iter().find(|port| port.transport == Some(group.protocol) && is_of(group, port))
+    else {
         // A kept group whose Service port is gone: its targets stay as long as their pods do.
         let alive: BTreeSet<IpAddr> = candidates.iter().map(|it| it.ip).collect();
         return group.targets.retain(|target| alive.contains(&target.key.ip));
@@ -203,13 +238,24 @@ fn is_of(group: &TargetGroup, port: &Port) -> bool {
     group.name.rsplit_once(':').is_some_and(|(_, end)| end == format!("{}/{}", port.number, port.protocol))
 }
 
-fn target(candidate: &Candidate<'_>, port: u16, group: &TargetGroup, ports: &[Port], all: &[Candidate<'_>], context: &Context<'_>) -> Target {
+fn target(
+    candidate: &Candidate<'_>,
+    port: u16,
+    group: &TargetGroup,
+    ports: &[Port],
+    all: &[Candidate<'_>],
+    context: &Context<'_>,
+) -> Target {
     let endpoint = candidate.endpoint;
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
     let node = endpoint.node_name.clone().filter(|it| !it.is_empty());
     Target {
-        key: TargetKey { ip: candidate.ip, port, uid: endpoint.target_ref.as_ref().and_then(|it| it.uid.clone()) },
+        key: TargetKey {
+            ip: candidate.ip,
+            port,
+            uid: endpoint.target_ref.as_ref().and_then(|it| it.uid.clone()),
+        },
         check_port: check_port(candidate, port, group, ports, all),
         zone: endpoint.zone.clone().or_else(|| zone_of(node.as_deref()?, context.inputs)),
         local: node.is_none() || node == context.settings.node_name,
@@ -229,7 +275,13 @@ fn zone_of(node: &str, inputs: &Inputs) -> Option<String> {
 }
 
 /// A named port of a pod is what the pod's slices say of the Service port that leads there.
-fn check_port(candidate: &Candidate<'_>, port: u16, group: &TargetGroup, ports: &[Port], all: &[Candidate<'_>]) -> u16 {
+fn check_port(
+    candidate: &Candidate<'_>,
+    port: u16,
+    group: &TargetGroup,
+    ports: &[Port],
+    all: &[Candidate<'_>],
+) -> u16 {
     match &group.health_check.port {
         CheckPort::TrafficPort => port,
         CheckPort::Number(number) => *number,

@@ -5,13 +5,12 @@ use crate::manifests;
 use crate::model::{CheckPort, CheckProtocol};
 use crate::problem::{Effect, Severity};
 use crate::vips::Pools;
-use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
 
-const AWS: &str = "service.beta.kubernetes.io/aws-load-balancer-";
+pub(super) const AWS: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 
-fn inputs(text: &str) -> Inputs {
+pub(super) fn inputs(text: &str) -> Inputs {
     let reading = manifests::parse("test", text);
     assert_eq!(reading.errors, []);
     let collected = manifests::collect([(Path::new("test"), &reading)]);
@@ -20,31 +19,38 @@ fn inputs(text: &str) -> Inputs {
 }
 
 /// A Service of class nlb.io/nlb on port 80 with these short AWS annotations.
-fn service(name: &str, annotations: &[(&str, &str)]) -> String {
+pub(super) fn service(name: &str, annotations: &[(&str, &str)]) -> String {
     service_on(name, annotations, "[{name: http, port: 80, targetPort: web}]")
 }
 
 fn service_on(name: &str, annotations: &[(&str, &str)], ports: &str) -> String {
     let value = |text: &str| serde_json::to_string(text).unwrap();
-    let annotations: Vec<_> = annotations.iter().map(|(key, text)| format!("{}: {}", value(&format!("{AWS}{key}")), value(text))).collect();
+    let annotations: Vec<_> = annotations
+        .iter()
+        .map(|(key, text)| format!("{}: {}", value(&format!("{AWS}{key}")), value(text)))
+        .collect();
     format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{}}}}}\nspec: {{type: LoadBalancer, loadBalancerClass: nlb.io/nlb, ports: {ports}}}\n",
         annotations.join(", ")
     )
 }
 
-fn slice(name: &str, service: &str, ports: &str, endpoints: &str) -> String {
+pub(super) fn slice(name: &str, service: &str, ports: &str, endpoints: &str) -> String {
     format!(
         "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: {{kubernetes.io/service-name: {service}}}}}\naddressType: IPv4\nports: {ports}\nendpoints: {endpoints}\n"
     )
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let pools = vec!["192.0.2.0/24".parse().unwrap()];
-    Settings { vips: Vips::Pools(Pools { pools, reserved: Vec::new() }), node_name: Some("here".into()), ..Settings::default() }
+    Settings {
+        vips: Vips::Pools(Pools { pools, reserved: Vec::new() }),
+        node_name: Some("here".into()),
+        ..Settings::default()
+    }
 }
 
-fn model(text: &str) -> Model {
+pub(super) fn model(text: &str) -> Model {
     translate(&inputs(text), &settings(), None)
 }
 
@@ -75,7 +81,10 @@ fn every_health_check_annotation_is_read() {
     ));
     let check = &model.load_balancers[0].target_groups[0].health_check;
     let CheckProtocol::Https(http) = &check.protocol else { panic!("{check:?}") };
-    assert_eq!((http.path.as_str(), http.success_codes.as_slice()), ("/ready?deep=1", &[(200, 200), (204, 206)][..]));
+    assert_eq!(
+        (http.path.as_str(), http.success_codes.as_slice()),
+        ("/ready?deep=1", &[(200, 200), (204, 206)][..])
+    );
     assert_eq!(check.port, CheckPort::Name("web".into()));
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(20), Duration::from_secs(5)));
     assert_eq!((check.healthy_threshold, check.unhealthy_threshold), (3, 4));
@@ -94,8 +103,16 @@ fn numbers_out_of_range_are_clamped() {
     for (annotations, (interval, timeout), problems) in cases {
         let model = model(&service("web", annotations));
         let check = &model.load_balancers[0].target_groups[0].health_check;
-        assert_eq!((check.interval.as_secs(), check.timeout.as_secs()), (interval, timeout), "{annotations:?}");
-        assert_eq!(told(&model), vec![(Severity::Warning, "InvalidAnnotation", Effect::Clamped); problems], "{annotations:?}");
+        assert_eq!(
+            (check.interval.as_secs(), check.timeout.as_secs()),
+            (interval, timeout),
+            "{annotations:?}"
+        );
+        assert_eq!(
+            told(&model),
+            vec![(Severity::Warning, "InvalidAnnotation", Effect::Clamped); problems],
+            "{annotations:?}"
+        );
     }
 }
 
@@ -121,7 +138,10 @@ fn attributes_of_groups_and_listeners() {
     let delay: Vec<_> = lb.target_groups.iter().map(|it| it.deregistration_delay.as_secs()).collect();
     assert_eq!(delay, [60, 60, 7]);
     let [tcp, udp, other] = &lb.target_groups[..] else { panic!("{lb:?}") };
-    assert_eq!((tcp.minimum_healthy_targets.count, tcp.minimum_healthy_targets.percentage), (Some(1), Some(50)));
+    assert_eq!(
+        (tcp.minimum_healthy_targets.count, tcp.minimum_healthy_targets.percentage),
+        (Some(1), Some(50))
+    );
     assert_eq!((tcp.dns_failover.count, tcp.dns_failover.percentage), (None, None));
     assert!(!tcp.preserve_client_ip && udp.preserve_client_ip && other.source_ip_stickiness);
     assert!(udp.deregistration_connection_termination && !udp.unhealthy_connection_termination);
@@ -137,8 +157,12 @@ fn attributes_of_groups_and_listeners() {
 #[test]
 fn a_bad_setting_refuses_or_keeps_but_endpoints_follow() {
     let ports = "[{name: http, port: 8080}]";
-    let good = inputs(&(service("web", &[("healthcheck-interval", "7")]) + &slice("s", "web", ports, "[{addresses: [10.0.0.1]}]")));
-    let bad = service("web", &[("healthcheck-interval", "ten")]) + &slice("s", "web", ports, "[{addresses: [10.0.0.2]}]");
+    let good = inputs(
+        &(service("web", &[("healthcheck-interval", "7")])
+            + &slice("s", "web", ports, "[{addresses: [10.0.0.1]}]")),
+    );
+    let bad = service("web", &[("healthcheck-interval", "ten")])
+        + &slice("s", "web", ports, "[{addresses: [10.0.0.2]}]");
     let refused = model(&bad);
     assert_eq!(refused.load_balancers, []);
     assert_eq!(told(&refused)[0], (Severity::Warning, "InvalidAnnotation", Effect::LoadBalancerRefused));
@@ -168,8 +192,14 @@ fn ports_that_must_not_be_served() {
     assert_eq!(refused(&[("ssl-cert", "arn:x")]).len(), 3);
     assert_eq!(refused(&[("ssl-ports", "443")]).len(), 1);
     assert_eq!(refused(&[("proxy-protocol", "*")]).len(), 3);
-    assert_eq!(refused(&[("proxy-protocol-per-target-group", "80,53")])[0], row(80, "ProxyProtocolNotSupported"));
-    assert_eq!(refused(&[("target-group-attributes.443", "proxy_protocol_v2.enabled=true")])[0], row(443, "ProxyProtocolNotSupported"));
+    assert_eq!(
+        refused(&[("proxy-protocol-per-target-group", "80,53")])[0],
+        row(80, "ProxyProtocolNotSupported")
+    );
+    assert_eq!(
+        refused(&[("target-group-attributes.443", "proxy_protocol_v2.enabled=true")])[0],
+        row(443, "ProxyProtocolNotSupported")
+    );
     assert_eq!(refused(&[("security-group-prefix-lists", "pl-1")]).len(), 4);
     let all = model(&service_on("web", &[("ssl-cert", "arn:x")], "[{port: 443}]"));
     assert_eq!(all.load_balancers[0].listeners, []);
@@ -185,7 +215,12 @@ fn targets_come_from_slices_by_port_name() {
             ports,
             "[{addresses: [10.0.0.2], nodeName: here, targetRef: {uid: u2}}, {addresses: [10.0.0.1], nodeName: there, conditions: {ready: false, terminating: true}}, {addresses: [127.0.0.1]}, {addresses: [192.0.2.1]}, {addresses: [10.0.0.8, 10.0.0.9]}]",
         )
-        + &slice("b", "web", "[{name: http, port: 9090}, {name: other, port: 1}]", "[{addresses: [10.0.0.3]}]")
+        + &slice(
+            "b",
+            "web",
+            "[{name: http, port: 9090}, {name: other, port: 1}]",
+            "[{addresses: [10.0.0.3]}]",
+        )
         + &slice("c", "web", ports, "[{addresses: [10.0.0.2], nodeName: here, targetRef: {uid: u2}}]")
         + &slice("d", "nobody", ports, "[{addresses: [10.0.0.7]}]");
     let model = model(&text);
@@ -194,7 +229,8 @@ fn targets_come_from_slices_by_port_name() {
     assert_eq!(group.targets.iter().map(|it| it.local).collect::<Vec<_>>(), [false, true, true, true]);
     let gone = group.targets[0].conditions;
     assert!(!gone.ready && !gone.serving && gone.terminating);
-    let fields: Vec<_> = model.problems.iter().map(|it| (it.object.as_str(), it.field.as_deref().unwrap())).collect();
+    let fields: Vec<_> =
+        model.problems.iter().map(|it| (it.object.as_str(), it.field.as_deref().unwrap())).collect();
     assert_eq!(
         fields,
         [
@@ -209,18 +245,29 @@ fn targets_come_from_slices_by_port_name() {
 
 #[test]
 fn names_that_match_no_port_and_services_without_endpoints_are_told() {
-    let text = service("web", &[]) + &slice("a", "web", "[{name: htpt, port: 8080}]", "[{addresses: [10.0.0.1]}]");
+    let text =
+        service("web", &[]) + &slice("a", "web", "[{name: htpt, port: 8080}]", "[{addresses: [10.0.0.1]}]");
     let named = model(&text);
-    assert_eq!(named.problems.iter().map(|it| it.reason.as_str()).collect::<Vec<_>>(), ["PortNameNotFound"; 2]);
+    assert_eq!(
+        named.problems.iter().map(|it| it.reason.as_str()).collect::<Vec<_>>(),
+        ["PortNameNotFound"; 2]
+    );
     let empty = model(&service("web", &[]));
-    assert_eq!((empty.problems[0].reason.as_str(), empty.problems[0].severity), ("NoEndpoints", Severity::Normal));
+    assert_eq!(
+        (empty.problems[0].reason.as_str(), empty.problems[0].severity),
+        ("NoEndpoints", Severity::Normal)
+    );
 }
 
 #[test]
 fn too_many_targets_are_cut_and_told() {
     let count = nlb_common::ring::MAX_TARGETS_PER_SET + 5;
-    let endpoints: Vec<_> = (0..count).map(|n| format!("{{addresses: [10.1.{}.{}]}}", n >> 8, n & 255)).collect();
-    let model = model(&(service("web", &[]) + &slice("a", "web", "[{name: http, port: 80}]", &format!("[{}]", endpoints.join(",")))));
+    let endpoints: Vec<_> =
+        (0..count).map(|n| format!("{{addresses: [10.1.{}.{}]}}", n >> 8, n & 255)).collect();
+    let model = model(
+        &(service("web", &[])
+            + &slice("a", "web", "[{name: http, port: 80}]", &format!("[{}]", endpoints.join(",")))),
+    );
     assert_eq!(model.load_balancers[0].target_groups[0].targets.len() as u32, count - 5);
     assert_eq!(told(&model), [(Severity::Warning, "TooManyTargets", Effect::Clamped)]);
 }
@@ -229,17 +276,27 @@ fn too_many_targets_are_cut_and_told() {
 fn on_the_nodes_own_addresses_the_older_and_the_node_win() {
     let node = NodeVips {
         addresses: vec!["198.51.100.9".parse().unwrap()],
-        listening: vec![Listening { protocol: Protocol::Tcp, address: "::".parse().unwrap(), port: 22, owner: "sshd (pid 1)".into() }],
+        listening: vec![Listening {
+            protocol: Protocol::Tcp,
+            address: "::".parse().unwrap(),
+            port: 22,
+            owner: "sshd (pid 1)".into(),
+        }],
         node_ports: Some(30000..=32767),
         local_ports: Some(32768..=60999),
     };
     let ports = "[{name: a, port: 80}, {name: b, port: 22}, {name: c, port: 30001}, {name: d, port: 40000}]";
     let young = service_on("a", &[], "[{port: 80}]");
-    let old = service_on("b", &[], ports).replace("{name: b,", "{name: b, creationTimestamp: 2026-01-01T00:00:00Z,").replacen("{name: b, creationTimestamp: 2026-01-01T00:00:00Z, port", "{name: b, port", 1);
+    let old = service_on("b", &[], ports)
+        .replace("{name: b,", "{name: b, creationTimestamp: 2026-01-01T00:00:00Z,")
+        .replacen("{name: b, creationTimestamp: 2026-01-01T00:00:00Z, port", "{name: b, port", 1);
     let settings = Settings { vips: Vips::Node(node), ..settings() };
     let model = translate(&inputs(&(young + &old)), &settings, None);
     let [a, b] = &model.load_balancers[..] else { panic!("{model:?}") };
-    assert_eq!(a.refused_ports.iter().map(|it| (it.port, it.reason.as_str())).collect::<Vec<_>>(), [(80, "PortTaken")]);
+    assert_eq!(
+        a.refused_ports.iter().map(|it| (it.port, it.reason.as_str())).collect::<Vec<_>>(),
+        [(80, "PortTaken")]
+    );
     assert_eq!(b.refused_ports.iter().map(|it| it.port).collect::<Vec<_>>(), [22, 30001]);
     assert_eq!(b.listeners.iter().map(|it| it.port).collect::<Vec<_>>(), [80, 40000]);
     assert!(model.problems.iter().any(|it| it.message.contains("sshd (pid 1)")));
@@ -260,7 +317,14 @@ fn addresses_stay_over_changes_and_restarts() {
 
 #[test]
 fn what_nobody_knows_is_told_and_sources_are_never_opened() {
-    let typo = model(&service("web", &[("helthcheck-path", "/"), ("subnets", "a,b"), ("target-group-attributes", "slow_start.duration_seconds=1,x=2")]));
+    let typo = model(&service(
+        "web",
+        &[
+            ("helthcheck-path", "/"),
+            ("subnets", "a,b"),
+            ("target-group-attributes", "slow_start.duration_seconds=1,x=2"),
+        ],
+    ));
     let reasons: Vec<_> = told(&typo).iter().map(|it| it.1).collect();
     assert_eq!(reasons, ["UnknownAnnotation", "NoEffect", "UnknownAttribute", "UnknownAttribute"]);
     let closed = service("web", &[]).replace("ports:", "loadBalancerSourceRanges: [10.1.2.3/8], ports:");
@@ -271,66 +335,9 @@ fn what_nobody_knows_is_told_and_sources_are_never_opened() {
     assert_eq!(served.load_balancers[0].listeners[0].source_ranges, ["10.0.0.0/8".parse().unwrap()]);
 }
 
-/// Keys that somebody reads, and one that nobody does.
-fn annotation() -> impl Strategy<Value = (String, String)> {
-    let keys = prop::sample::select(vec![
-        "type", "nlb-target-type", "name", "scheme", "internal", "ip-address-type", "private-ipv4-addresses", "ipv6-addresses",
-        "ssl-cert", "ssl-ports", "healthcheck-protocol", "healthcheck-port", "healthcheck-path", "healthcheck-success-codes",
-        "healthcheck-interval", "healthcheck-timeout", "healthcheck-healthy-threshold", "target-group-attributes",
-        "target-group-attributes.80", "proxy-protocol", "proxy-protocol-per-target-group", "attributes", "listener-attributes.TCP-80",
-        "listener-attributes.", "connection-draining-timeout", "connection-idle-timeout", "security-groups", "target-node-labels", "nonsense",
-    ]);
-    let values = prop_oneof![
-        any::<String>(),
-        "-?[0-9]{0,22}",
-        "[a-z_.]{0,9}=[0-9]{0,12},?",
-        prop::sample::select(vec!["", "true", "http", "HTTP", "ip", "*", "80", "dualstack", "10.0.0.1,::1"]).prop_map(str::to_owned),
-        prop::sample::select(vec!["deregistration_delay.timeout_seconds", "stickiness.type", "proxy_protocol_v2.enabled"])
-            .prop_flat_map(|key| any::<u8>().prop_map(move |value| format!("{key}={value}"))),
-    ];
-    (keys.prop_map(str::to_owned), values)
-}
-
-fn annotated(text: &str, annotations: &[(String, String)]) -> Inputs {
-    let mut inputs = inputs(text);
-    let service = std::sync::Arc::make_mut(inputs.services.get_mut(&ObjectName::new("default", "broken")).unwrap());
-    service.metadata.annotations = Some(annotations.iter().map(|(key, value)| (format!("{AWS}{key}"), value.clone())).collect());
-    inputs
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    #[test]
-    fn no_annotation_panics_or_harms_another_service(annotations in prop::collection::vec(annotation(), 0..5), before in any::<bool>()) {
-        let ports = "[{name: http, port: 8080}]";
-        let healthy = service("healthy", &[]).replace("metadata: {", "metadata: {creationTimestamp: 2026-01-01T00:00:00Z, ")
-            + &slice("s", "healthy", ports, "[{addresses: [10.0.0.1]}]");
-        let text = healthy + &service("broken", &[]) + &slice("t", "broken", ports, "[{addresses: [10.0.0.2]}]");
-        let plain = translate(&annotated(&text, &[]), &settings(), None);
-        let find = |model: &Model| model.load_balancers.iter().find(|it| it.name == "healthy").cloned();
-        let model = translate(&annotated(&text, &annotations), &settings(), before.then_some(&plain));
-        prop_assert_eq!(find(&model), find(&plain));
-        // A Service is there, or somebody is told why not.
-        let there = model.load_balancers.iter().any(|it| it.name == "broken");
-        let refused = model.problems.iter().any(|it| it.effect == Effect::LoadBalancerRefused);
-        prop_assert_eq!(there, !refused);
-        prop_assert!(there || !before);
-        prop_assert!(model.problems.iter().all(|it| it.message.len() <= 1000));
-    }
-
-    #[test]
-    fn the_order_of_documents_changes_nothing(order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle()) {
-        let ports = "[{name: http, port: 8080}]";
-        let documents = [
-            service("a", &[("healthcheck-interval", "ten")]),
-            service("b", &[("nonsense", "1")]),
-            service("c", &[("private-ipv4-addresses", "192.0.2.1")]),
-            slice("a", "b", ports, "[{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}]"),
-            slice("b", "b", ports, "[{addresses: [10.0.0.2], conditions: {ready: false}}, {addresses: [127.0.0.1]}]"),
-            slice("c", "gone", ports, "[{addresses: [10.0.0.1]}]"),
-        ];
-        let shuffled: String = order.iter().map(|at| documents[*at].as_str()).collect();
-        prop_assert_eq!(model(&shuffled), model(&documents.concat()));
-    }
+#[test]
+fn two_services_of_one_name_both_work() {
+    let model = model(&(service("a", &[("name", "edge")]) + &service("b", &[("name", "edge")])));
+    assert_eq!(model.load_balancers.len(), 2);
+    assert_eq!(told(&model), [(Severity::Warning, "DuplicateName", Effect::LocalMeaning)]);
 }

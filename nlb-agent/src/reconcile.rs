@@ -1,0 +1,380 @@
+//! Where the pure part and the machine meet: the model of now on one side, the maps on the other, and the way between them.
+
+use crate::args::VipSource;
+use crate::bpf::DataPath;
+use crate::bpf::sweep::Tally;
+use crate::capacity::Limits;
+use crate::contents::Contents;
+use crate::control::{Change, Control, Planned};
+use crate::health::{self, Checked, Checker, Health};
+use crate::host::Host;
+use crate::host::preflight::{self, Wanted};
+use crate::manifests::Sources;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::plan::Step;
+use crate::problem::{Problem, Severity};
+use crate::report::ListenerAddress;
+use crate::saved::{self, Saved};
+use crate::slots::Epoch;
+use crate::translate::{Settings, translate};
+use crate::uplinks::Uplinks;
+use crate::{bpf, settings};
+use anyhow::Context;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Everything that the agent holds.
+pub struct Reconcile {
+    /// `--node-name`.
+    pub node: String,
+    /// What the manifests say.
+    pub sources: Sources,
+    /// What that means.
+    pub model: Model,
+    /// How the targets are.
+    pub health: Health,
+    /// What the maps hold.
+    pub control: Control,
+    /// The kernel's side.
+    pub data_path: DataPath,
+    /// Where it is attached.
+    pub uplinks: Uplinks,
+    /// The machine.
+    pub host: Host,
+    /// Live flows, as last counted.
+    pub tally: Tally,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// True once the maps hold what the first whole reading of the sources asked for.
+    pub written: bool,
+    flags: Settings,
+    vip_source: VipSource,
+    remembered: Saved,
+    checker: Checker,
+    elapsed: Epoch,
+    shortfalls: Vec<Problem>,
+    machine: Vec<Problem>,
+    state_file: PathBuf,
+    unsaved: bool,
+}
+
+/// What a start needs.
+pub struct Start {
+    /// `--node-name`.
+    pub node: String,
+    /// The flags that decide how manifests are read.
+    pub flags: Settings,
+    /// `--vip`.
+    pub vip_source: VipSource,
+    /// Opened, not yet attached.
+    pub data_path: DataPath,
+    /// Nothing attached.
+    pub uplinks: Uplinks,
+    /// The machine.
+    pub host: Host,
+    /// Asks targets.
+    pub checker: Checker,
+    /// The state file.
+    pub state_file: PathBuf,
+}
+
+fn limits(data_path: &DataPath) -> Limits {
+    let sizes = data_path.maps.sizes;
+    Limits {
+        listeners: sizes.listeners,
+        vips: bpf::pins::MAX_VIPS,
+        slots: sizes.slots,
+        ring_words: bpf::pins::RING_WORDS,
+        hz: data_path.maps.config.hz,
+    }
+}
+
+/// Reads the maps back; nobody else writes them, and readers of what was written last are waited for.
+fn adopt(data_path: &DataPath, saved: &Saved) -> anyhow::Result<Control> {
+    data_path.maps.wait_for_readers().context("waiting for a grace period")?;
+    let dump = data_path.maps.dump().context("reading the maps back")?;
+    let limits = limits(data_path);
+    Ok(Control::adopt(limits, Contents::read(dump, &limits)?, &saved.slots))
+}
+
+impl Reconcile {
+    /// Takes over what an earlier agent left, or begins with empty maps; nothing is written yet.
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub fn begin(start: Start) -> anyhow::Result<Self> {
+        let Start { node, flags, vip_source, data_path, uplinks, host, checker, state_file } = start;
+        let remembered = saved::read(&state_file);
+        let control = if data_path.adopted {
+            adopt(&data_path, &remembered)?
+        } else {
+            Control::new(limits(&data_path))
+        };
+        let mut new = Self {
+            node,
+            sources: Sources::default(),
+            model: Model::default(),
+            health: Health::restored(remembered.health.clone(), Timestamp::now()),
+            control,
+            data_path,
+            uplinks,
+            host,
+            tally: Tally::default(),
+            metrics: Metrics::default(),
+            written: false,
+            flags,
+            vip_source,
+            remembered,
+            checker,
+            elapsed: Epoch::default(),
+            shortfalls: Vec::new(),
+            machine: Vec::new(),
+            state_file,
+            unsaved: false,
+        };
+        new.judge_machine();
+        Ok(new)
+    }
+
+    /// The sources said something new; `seen` is when. `Some` is a grace period to wait for.
+    pub fn read(&mut self, sources: Sources, seen: Instant) -> Option<Epoch> {
+        self.sources = sources;
+        self.translate(seen)
+    }
+
+    /// The machine is as it is now: attaches what is missing and reads the manifests anew where they depend on it.
+    pub fn look(&mut self, host: Host) -> Option<Epoch> {
+        let changed = host.network != self.host.network || host.ports != self.host.ports;
+        self.host = host;
+        self.uplinks.attach(&mut self.data_path.links, &self.host.network);
+        let waits = if changed { self.translate(Instant::now()) } else { None };
+        self.judge_machine();
+        waits
+    }
+
+    /// Whether everything is still attached.
+    pub fn verify(&mut self) {
+        self.uplinks.verify(&mut self.data_path.links, Instant::now());
+    }
+
+    fn translate(&mut self, seen: Instant) -> Option<Epoch> {
+        if !self.sources.synced {
+            return None;
+        }
+        let names = self.uplinks.names(&self.host.network);
+        let vips = settings::vips(&self.flags, self.vip_source, &self.host.network, &names, &self.host.ports);
+        let settings = Settings {
+            node_name: Some(self.node.clone()),
+            vips,
+            remembered: self.remembered.vips.clone(),
+            ..self.flags.clone()
+        };
+        let previous = self.written.then_some(&self.model);
+        let model = translate(&self.sources.inputs, &settings, previous);
+        if self.written && model == self.model {
+            return None;
+        }
+        for problem in model.problems.iter().filter(|problem| !self.model.problems.contains(problem)) {
+            log(problem);
+        }
+        self.model = model;
+        self.unsaved = true;
+        self.weigh(seen)
+    }
+
+    /// Targets, checks and maps follow the model.
+    fn weigh(&mut self, seen: Instant) -> Option<Epoch> {
+        self.health.update(&self.model, Timestamp::now());
+        self.checker.set(health::checks(&self.model, &self.health));
+        self.write(seen)
+    }
+
+    /// Health checks have ended.
+    pub fn checked(&mut self, all: impl IntoIterator<Item = Checked>) -> Option<Epoch> {
+        let seen = Instant::now();
+        let mut changed = false;
+        for Checked { group, key, outcome, .. } in all {
+            let before = self.health.status(&group, &key).map(health::Status::state);
+            changed |= self.health.outcome(&group, &key, &outcome, Timestamp::now());
+            if let Some(status) = self.health.status(&group, &key)
+                && before != Some(status.state())
+            {
+                let (state, target) = (status.state().word(), key.socket());
+                tracing::info!(group = &*group, %target, state, why = status.description(), "target");
+            }
+            self.unsaved = true;
+        }
+        if changed { self.write(seen) } else { None }
+    }
+
+    /// A drain has ended, or so it was thought.
+    pub fn deadline(&mut self) -> Option<Epoch> {
+        self.unsaved = true;
+        self.weigh(Instant::now())
+    }
+
+    /// The maps follow model and health.
+    fn write(&mut self, seen: Instant) -> Option<Epoch> {
+        let node_vip = self.vip_source == VipSource::Node;
+        let forwardings = health::forwardings(&self.model, &self.health, |_| node_vip);
+        let planned = self.control.apply(forwardings, self.elapsed);
+        let waits = self.run(planned);
+        if self.written {
+            self.metrics.applied(seen.elapsed());
+        }
+        self.written = true;
+        waits
+    }
+
+    /// A grace period has passed: what nothing leads to any more may be used again.
+    pub fn grace(&mut self, epoch: Epoch) -> Option<Epoch> {
+        self.elapsed = self.elapsed.max(epoch);
+        let planned = self.control.change(Change::default(), self.elapsed);
+        self.run(planned)
+    }
+
+    fn run(&mut self, planned: Planned) -> Option<Epoch> {
+        if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path, step)) {
+            tracing::error!(%error, "a map could not be written; reading the maps back");
+            self.readopt();
+            return None;
+        }
+        let owners = self.owners();
+        let lasting = planned.shortfalls.iter().filter(|shortfall| !shortfall.passing);
+        self.shortfalls = lasting
+            .map(|shortfall| {
+                let owner = owners.get(&shortfall.listener).cloned();
+                shortfall.problem(owner.unwrap_or_else(|| format!("Node {}", self.node)))
+            })
+            .collect();
+        planned.waiting.then_some(planned.epoch)
+    }
+
+    /// After a failed write only the maps themselves know what they hold; the next turn mends the rest.
+    fn readopt(&mut self) {
+        match adopt(&self.data_path, &self.saved()) {
+            Ok(control) => {
+                self.control = control;
+                self.elapsed = Epoch::default();
+            }
+            Err(error) => tracing::error!(%error, "reading the maps back failed"),
+        }
+    }
+
+    /// `Service namespace/name` by listener.
+    fn owners(&self) -> BTreeMap<nlb_common::layout::ListenerKey, String> {
+        let mut owners = BTreeMap::new();
+        for it in &self.model.load_balancers {
+            for (vip, listener) in it.vips.iter().flat_map(|vip| it.listeners.iter().map(move |l| (vip, l))) {
+                let key = crate::model::listener_key(*vip, listener);
+                owners.insert(key, format!("Service {}/{}", it.namespace, it.name));
+            }
+        }
+        owners
+    }
+
+    fn judge_machine(&mut self) {
+        let wanted = self.wanted_of_machine();
+        let found = preflight::problems(&self.host, &wanted);
+        for problem in found.iter().filter(|problem| !self.machine.contains(problem)) {
+            log(problem);
+        }
+        self.machine = found;
+    }
+
+    fn wanted_of_machine(&self) -> Wanted {
+        let links = &self.data_path.links;
+        let groups = self.model.load_balancers.iter().flat_map(|it| &it.target_groups);
+        let listeners = self.model.load_balancers.iter().flat_map(|it| {
+            it.vips.iter().flat_map(|vip| it.listeners.iter().map(move |listener| (*vip, listener)))
+        });
+        let notes = links.xdp().iter().map(|(name, xdp)| (name.clone(), xdp.notes.join("; ")));
+        Wanted {
+            node: self.node.clone(),
+            uplinks: self.uplinks.names(&self.host.network),
+            targets: groups.flat_map(|it| &it.targets).filter(|it| it.local).map(|it| it.key.ip).collect(),
+            listeners: listeners
+                .filter_map(|(vip, it)| {
+                    let address = ListenerAddress::of(&crate::model::listener_key(vip, it))?;
+                    Some((address.to_string(), it.protocol, it.idle_timeout))
+                })
+                .collect(),
+            own_programs: self.uplinks.own_programs(links, &self.host.network),
+            generic_because: notes.filter(|(_, note)| !note.is_empty()).collect(),
+            program_names: preflight::program_names(),
+        }
+    }
+
+    /// When something is due although nothing happens: the end of a drain.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.health.next_deadline()
+    }
+
+    /// What users must fix, each thing once.
+    pub fn problems(&self) -> Vec<Problem> {
+        let all = self.sources.problems.iter().chain(&self.model.problems).chain(&self.shortfalls);
+        let all: BTreeSet<Problem> =
+            all.chain(&self.machine).cloned().chain(self.uplinks.problems()).collect();
+        let mut all: Vec<Problem> = all.into_iter().collect();
+        all.sort_by(|a, b| (&a.object, &a.field, a).cmp(&(&b.object, &b.field, b)));
+        all
+    }
+
+    /// What `/readyz` waits for.
+    pub fn missing(&self) -> Vec<String> {
+        let checks = [
+            (self.sources.synced, "manifests: not read yet"),
+            (self.written, "maps: not written yet"),
+            (self.uplinks.are_attached(&self.data_path.links), "interfaces: not all attached"),
+        ];
+        checks.into_iter().filter(|(done, _)| !done).map(|(_, what)| what.to_owned()).collect()
+    }
+
+    fn saved(&self) -> Saved {
+        let vips = crate::vips::Allocations::of(&self.model.load_balancers).or(&self.remembered.vips);
+        Saved { vips, health: self.health.saved(), slots: self.control.saved() }
+    }
+
+    /// Writes the state file if anything in it may have changed.
+    pub fn save(&mut self) {
+        if !std::mem::take(&mut self.unsaved) || !self.written {
+            return;
+        }
+        if let Err(error) = saved::write(&self.state_file, &self.saved()) {
+            tracing::warn!("{error:#}: a restart now would begin with fresh targets");
+        }
+    }
+}
+
+fn log(problem: &Problem) {
+    let Problem { severity, object, reason, message, .. } = problem;
+    match severity {
+        Severity::Warning => tracing::warn!(object, reason, "{message}"),
+        Severity::Normal => tracing::info!(object, reason, "{message}"),
+    }
+}
+
+/// One write.
+fn run(data_path: &mut DataPath, step: &Step) -> std::io::Result<()> {
+    let maps = &mut data_path.maps;
+    match step {
+        Step::ResetSlotCounts { slot } => maps.reset_slot_counts(*slot),
+        Step::ResetListenerCounts { listener } => maps.reset_listener_counts(*listener),
+        Step::SetTargetFilterWord { word, bits } => maps.set_target_filter_word(*word, *bits),
+        Step::PutSlot { slot, value } | Step::SetIdle { slot, value } => maps.put_slot(*slot, value),
+        Step::PutTarget { key, sharers } => maps.put_target(key, sharers),
+        Step::WriteRegion { at, words } => maps.write_ring_words(*at, words),
+        Step::SetChoice { listener, at } => maps.set_choice(*listener, *at),
+        Step::SetVipFilterWord { word, bits } => maps.set_vip_filter_word(*word, *bits),
+        Step::PutVip { address, vip } => maps.put_vip(address, vip),
+        Step::PutListener { key, listener } => maps.put_listener(key, listener),
+        Step::RemoveListener { key } => maps.remove_listener(key),
+        Step::ClearChoice { listener } => maps.set_choice(*listener, 0),
+        Step::RemoveVip { address } => maps.remove_vip(address),
+        Step::RemoveTarget { key } => maps.remove_target(key),
+        Step::FreeSlot { slot, generation } => maps.free_slot(*slot, *generation),
+    }
+}

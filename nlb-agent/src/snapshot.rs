@@ -1,0 +1,259 @@
+//! The agent as people and tools see it: model, health and counters of one moment, joined by listener and slot.
+
+use crate::bpf::PinnedMaps;
+use crate::health::{self, Status};
+use crate::model::{IpFamily, Listener, LoadBalancer, TargetGroup, listener_key};
+use crate::reconcile::Reconcile;
+use crate::report::{
+    self, Agent, Conntrack, FlowState, Forwarding, Host, ListenerAddress, Snapshot, SourceState, Table,
+    Traffic,
+};
+use crate::slots::Occupant;
+use crate::{bpf, cli};
+use jiff::Timestamp;
+use nlb_common::layout::{Counts, LAYOUT};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When the manifests were first read whole.
+    pub synced_since: Option<Timestamp>,
+}
+
+/// Everything but flows, which take a walk of their own. Counters that cannot be read are 0.
+pub fn snapshot(agent: &Reconcile, identity: &Identity, extra: &[crate::problem::Problem]) -> Snapshot {
+    let mut problems = agent.problems();
+    problems.extend(extra.iter().cloned());
+    let mut snapshot = Snapshot {
+        agent: Agent {
+            running: true,
+            version: Some(cli::VERSION.into()),
+            node: Some(agent.node.clone()),
+            leader: Some(false),
+            started_at: Some(identity.started_at),
+            layout: Some(LAYOUT),
+        },
+        interfaces: Some(agent.uplinks.report(&agent.data_path.links, &agent.host.network)),
+        sources: Some(vec![SourceState {
+            name: "manifests".into(),
+            synced: agent.sources.synced,
+            since: identity.synced_since,
+        }]),
+        tables: tables(agent),
+        vips: vips(agent),
+        host: host(agent),
+        problems: Some(problems),
+        reasons: reasons(&agent.data_path.maps),
+        ..Snapshot::default()
+    };
+    for load_balancer in &agent.model.load_balancers {
+        for vip in &load_balancer.vips {
+            for listener in &load_balancer.listeners {
+                add_listener(&mut snapshot, agent, load_balancer, *vip, listener);
+            }
+        }
+    }
+    snapshot
+}
+
+fn tables(agent: &Reconcile) -> Vec<Table> {
+    let maps = &agent.data_path.maps;
+    let (live, sizes) = (agent.tally.total(), maps.sizes);
+    let contents = agent.control.contents();
+    let targets = contents.slots.iter().filter(|slot| slot.protocol != 0).count();
+    let table = |name: &str, entries: u64, capacity: u32| Table {
+        name: name.into(),
+        entries,
+        capacity: capacity.into(),
+    };
+    vec![
+        table("flows", live.established.into(), sizes.flows),
+        table("half_flows", live.half_open.into(), sizes.half_flows),
+        table("listeners", contents.listeners.len() as u64, sizes.listeners),
+        table("slots", targets as u64, sizes.slots),
+        table("vips", contents.vips.len() as u64, bpf::pins::MAX_VIPS),
+    ]
+}
+
+fn vips(agent: &Reconcile) -> Vec<report::Vip> {
+    let all: std::collections::BTreeSet<IpAddr> =
+        agent.model.load_balancers.iter().flat_map(|it| it.vips.iter().copied()).collect();
+    let own = |vip| report::Vip {
+        vip,
+        owner: Some(agent.node.clone()),
+        here: Some(true),
+        eligible: Some(true),
+        reason: None,
+    };
+    all.into_iter().map(own).collect()
+}
+
+fn host(agent: &Reconcile) -> Host {
+    let sysctls = &agent.host.sysctls;
+    Host {
+        forwarding: Forwarding { ipv4: Some(sysctls.ipv4_forwarding), ipv6: sysctls.ipv6_forwarding },
+        conntrack: sysctls.conntrack.map(|it| Conntrack { entries: it.entries, capacity: it.capacity }),
+    }
+}
+
+/// Every reason of the data path with what it means.
+pub fn reasons(maps: &PinnedMaps) -> Vec<report::Reason> {
+    let counted = maps.reasons().unwrap_or_default();
+    let row = |(reason, packets): (nlb_common::reasons::Reason, u64)| report::Reason {
+        name: reason.name().into(),
+        packets,
+        is_drop: reason.is_drop(),
+        meaning: reason.meaning().into(),
+        remedy: reason.remedy().into(),
+    };
+    counted.into_iter().map(row).collect()
+}
+
+/// Counters in the report's words.
+pub fn traffic(counts: &Counts, flows: u32) -> Traffic {
+    Traffic { flows: flows.into(), new_flows: counts.new_flows, packets: counts.packets, bytes: counts.bytes }
+}
+
+/// Packets dropped on behalf of a listener, by reason.
+pub fn drops(counts: &Counts) -> BTreeMap<String, u64> {
+    BTreeMap::from([("NoTarget".to_owned(), counts.drops)])
+}
+
+fn add_listener(
+    snapshot: &mut Snapshot,
+    agent: &Reconcile,
+    load_balancer: &LoadBalancer,
+    vip: IpAddr,
+    listener: &Listener,
+) {
+    let key = listener_key(vip, listener);
+    let Some(address) = ListenerAddress::of(&key) else { return };
+    let maps = &agent.data_path.maps;
+    let seat = agent.control.listener(&key);
+    let family = IpFamily::of(vip);
+    let groups: Vec<&TargetGroup> = load_balancer
+        .target_groups
+        .iter()
+        .filter(|group| listener.forward.iter().any(|forward| forward.target_group == group.name))
+        .collect();
+    let counts = seat.and_then(|(id, _)| maps.listener_counts(&[id]).ok()?.pop()).unwrap_or_default();
+    let flows = seat.map_or(0, |(id, _)| agent.tally.listener(id).all());
+    let standings = groups.iter().map(|group| agent.health.standings(&group.name, family));
+    let (healthy, registered) =
+        standings.fold((0, 0), |(healthy, all), it| (healthy + it.healthy, all + it.registered));
+    snapshot.listeners.push(report::Listener {
+        listener: address,
+        namespace: Some(load_balancer.namespace.clone()),
+        service: Some(load_balancer.name.clone()),
+        healthy: Some(healthy),
+        registered: Some(registered),
+        fail_open: Some(groups.iter().any(|group| agent.health.fail_open(&group.name, family))),
+        traffic: traffic(&counts, flows),
+        drops: drops(&counts),
+    });
+    let occupants = seat.map_or(&[][..], |(_, occupants)| occupants);
+    for group in groups {
+        add_targets(snapshot, agent, load_balancer, group, address, occupants);
+    }
+}
+
+fn add_targets(
+    snapshot: &mut Snapshot,
+    agent: &Reconcile,
+    load_balancer: &LoadBalancer,
+    group: &TargetGroup,
+    listener: ListenerAddress,
+    occupants: &[Occupant],
+) {
+    for (key, status) in agent.health.targets(&group.name) {
+        if key.ip.is_ipv4() != listener.socket.is_ipv4() || is_gone(status) {
+            continue;
+        }
+        let occupant = occupants.iter().find(|it| {
+            let uid = it.known.as_ref().map(|known| &known.uid);
+            (it.ip, it.port) == (key.ip, key.port) && uid.is_none_or(|uid| *uid == key.uid)
+        });
+        let known = group.targets.iter().find(|target| target.key == *key);
+        let local = known.is_none_or(|target| target.local);
+        let maps = &agent.data_path.maps;
+        let counts = occupant.and_then(|it| maps.slot_counts(&[it.slot]).ok()?.pop()).unwrap_or_default();
+        let reason = known.and_then(health::unreachable_reason);
+        snapshot.targets.push(report::Target {
+            namespace: Some(load_balancer.namespace.clone()),
+            service: Some(load_balancer.name.clone()),
+            listener,
+            target: key.socket(),
+            node: known.and_then(|it| it.node.clone()),
+            zone: known.and_then(|it| it.zone.clone()),
+            local: Some(local),
+            weight: Some(status.weight()),
+            path: Some(if local { report::Path::Local } else { report::Path::None }),
+            via: local.then_some(report::Via::Stack),
+            path_reason: Some(reason.unwrap_or_else(|| {
+                "the host's own routing delivers to it, and the client's address is kept".into()
+            })),
+            state: Some(state(status.state())),
+            reason: status.reason().map(|reason| reason.code().into()),
+            description: Some(status.description().into()),
+            since: Some(status.since()),
+            traffic: traffic(&counts, occupant.map_or(0, |it| agent.tally.slot(it.slot).all())),
+            checks: Some(
+                status.tally().by_result().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+            ),
+        });
+    }
+}
+
+/// A target that was deregistered and whose delay has ended: no longer listed.
+fn is_gone(status: &Status) -> bool {
+    status.state() == health::State::Unused && status.reason() == Some(health::Reason::NotRegistered)
+}
+
+fn state(state: health::State) -> report::State {
+    match state {
+        health::State::Initial => report::State::Initial,
+        health::State::Healthy => report::State::Healthy,
+        health::State::Unhealthy => report::State::Unhealthy,
+        health::State::Draining => report::State::Draining,
+        health::State::Unused => report::State::Unused,
+    }
+}
+
+/// The flows that a filter lets through.
+///
+/// # Errors
+/// The maps cannot be read.
+pub fn flows(maps: &PinnedMaps, filter: &report::FlowFilter) -> std::io::Result<report::Flows> {
+    let filter = bpf::flows::FlowFilter {
+        listener: filter.listener.map(ListenerAddress::key),
+        client: filter.client,
+        limit: filter.limit.unwrap_or(usize::MAX),
+    };
+    let found = maps.flows(&filter)?;
+    let flow = |it: &bpf::flows::Flow| {
+        let listener = ListenerAddress::of(&nlb_common::layout::ListenerKey {
+            vip: it.at.vip,
+            port: it.at.vip_port,
+            protocol: it.at.protocol,
+            zero: 0,
+        })?;
+        Some(report::Flow {
+            protocol: listener.protocol,
+            client: it.client,
+            listener,
+            target: Some((it.at.target.ip(), it.at.target_port).into()),
+            path: report::Path::Local,
+            state: match it.stage {
+                bpf::verdict::Stage::HalfOpen => FlowState::HalfOpen,
+                bpf::verdict::Stage::Established => FlowState::Established,
+                bpf::verdict::Stage::Closing => FlowState::Closing,
+            },
+            idle_seconds: it.idle_seconds.into(),
+        })
+    };
+    Ok(report::Flows { flows: found.flows.iter().filter_map(flow).collect(), total: found.total })
+}

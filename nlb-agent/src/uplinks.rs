@@ -1,0 +1,164 @@
+//! Which devices carry the programs: attaches what is missing, notices what came, went or changed, and says why where it cannot.
+
+use crate::args::XdpMode as Flag;
+use crate::bpf::links::{AttachError, Links, WantedMode};
+use crate::bpf::netlink::{self, XdpMode};
+use crate::bpf::reply::ReplyHook;
+use crate::host::network::Network;
+use crate::problem::{Effect, Problem, Severity};
+use crate::report::{Interface, InterfaceMode, ReplyMode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How long a restored attachment stays in `status`.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// The devices that nlb works on.
+#[derive(Debug)]
+pub struct Uplinks {
+    /// `--interface`; empty = those with a default route.
+    named: Vec<String>,
+    mode: WantedMode,
+    /// Uplinks now.
+    uplinks: Vec<String>,
+    failed: BTreeMap<(String, &'static str), String>,
+    restored: Vec<(Instant, Problem)>,
+}
+
+impl Uplinks {
+    /// Nothing attached yet.
+    pub fn new(named: Vec<String>, mode: Flag) -> Self {
+        let mode = match mode {
+            Flag::Auto => WantedMode::Auto,
+            Flag::Driver => WantedMode::Driver,
+            Flag::Generic => WantedMode::Generic,
+        };
+        Self { named, mode, uplinks: Vec::new(), failed: BTreeMap::new(), restored: Vec::new() }
+    }
+
+    /// The uplinks as the routes are now. A default route that goes away for a moment takes no uplink with it.
+    pub fn names(&self, network: &Network) -> Vec<String> {
+        if !self.named.is_empty() {
+            return self.named.clone();
+        }
+        let mut names = self.uplinks.clone();
+        for name in network.default_uplinks() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.retain(|name| network.interface(name).is_some());
+        names
+    }
+
+    /// Attaches where something is missing. Others' programs are left alone, and each failure is kept as a problem.
+    pub fn attach(&mut self, links: &mut Links, network: &Network) {
+        self.uplinks = self.names(network);
+        self.failed.clear();
+        for name in self.uplinks.clone() {
+            let there = network.interface(&name).is_some_and(|interface| interface.ethernet);
+            if links.xdp().contains_key(&name) || (network.interface(&name).is_some() && !there) {
+                continue;
+            }
+            let attached = links.attach_xdp(&name, self.mode).map(|attachment| attachment.notes.clone());
+            self.note(&name, "nlb_xdp", attached);
+        }
+        let attached: Vec<String> = links.xdp().keys().cloned().collect();
+        let replies: BTreeSet<String> =
+            network.reply_devices(&self.uplinks).into_iter().chain(attached).collect();
+        for name in replies {
+            let ethernet = network.interface(&name).is_some_and(|interface| interface.ethernet);
+            if ethernet && !links.reply().contains_key(&name) {
+                let attached = links.attach_reply(&name).map(|attachment| attachment.notes.clone());
+                self.note(&name, "nlb_reply", attached);
+            }
+        }
+    }
+
+    fn note(&mut self, name: &str, program: &'static str, attached: Result<Vec<String>, AttachError>) {
+        match attached {
+            Ok(notes) => {
+                tracing::info!(interface = name, program, "attached");
+                for note in notes {
+                    tracing::warn!(interface = name, "{note}");
+                }
+            }
+            Err(error) => {
+                self.failed.insert((name.to_owned(), program), error.to_string());
+            }
+        }
+    }
+
+    /// Looks whether everything is still attached and restores it.
+    pub fn verify(&mut self, links: &mut Links, now: Instant) {
+        for problem in links.verify() {
+            let known = self.restored.iter().any(|(_, known)| *known == problem);
+            if !known {
+                tracing::warn!(object = problem.object, reason = problem.reason, "{}", problem.message);
+                self.restored.push((now, problem));
+            }
+        }
+        self.restored.retain(|(at, _)| now.saturating_duration_since(*at) < REMEMBERED);
+    }
+
+    /// What stands in the way, and what was put right lately.
+    pub fn problems(&self) -> Vec<Problem> {
+        let failed = self.failed.iter().map(|((name, program), message)| Problem {
+            severity: Severity::Warning,
+            object: format!("Interface {name}"),
+            field: None,
+            value: None,
+            reason: "NotAttached".into(),
+            message: format!("{program} is not attached: {message}."),
+            effect: Effect::KeptLastGood,
+        });
+        failed.chain(self.restored.iter().map(|(_, problem)| problem.clone())).collect()
+    }
+
+    /// Numbers of the XDP programs that are ours, by what runs where we attached.
+    pub fn own_programs(&self, links: &Links, network: &Network) -> BTreeSet<u32> {
+        let indexes = links.xdp().keys().filter_map(|name| Some(network.interface(name)?.index));
+        indexes
+            .filter_map(|index| netlink::xdp(index).ok().flatten())
+            .map(|running| running.program)
+            .collect()
+    }
+
+    /// The uplinks in the words of `status`.
+    pub fn report(&self, links: &Links, network: &Network) -> Vec<Interface> {
+        self.uplinks.iter().map(|name| interface(name, links, network, &self.failed)).collect()
+    }
+
+    /// True once every uplink runs `nlb_xdp`.
+    pub fn are_attached(&self, links: &Links) -> bool {
+        !self.uplinks.is_empty() && self.uplinks.iter().all(|name| links.xdp().contains_key(name))
+    }
+}
+
+fn interface(
+    name: &str,
+    links: &Links,
+    network: &Network,
+    failed: &BTreeMap<(String, &'static str), String>,
+) -> Interface {
+    let xdp = links.xdp().get(name);
+    let reply = links.reply().get(name);
+    let mut notes: Vec<String> = xdp.into_iter().flat_map(|attachment| attachment.notes.clone()).collect();
+    notes.extend(reply.into_iter().flat_map(|attachment| attachment.notes.clone()));
+    notes.extend(failed.iter().filter(|((device, _), _)| device == name).map(|(_, message)| message.clone()));
+    Interface {
+        name: name.to_owned(),
+        mtu: network.interface(name).map(|interface| interface.mtu),
+        mode: match xdp.map(|attachment| attachment.mode) {
+            Some(XdpMode::Driver) => InterfaceMode::Driver,
+            Some(XdpMode::Generic) => InterfaceMode::Generic,
+            None => InterfaceMode::None,
+        },
+        reply: match reply.map(|attachment| attachment.hook) {
+            Some(ReplyHook::Tcx) => ReplyMode::Tcx,
+            Some(ReplyHook::Clsact) => ReplyMode::Clsact,
+            None => ReplyMode::None,
+        },
+        notes,
+    }
+}
