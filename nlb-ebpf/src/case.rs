@@ -1,22 +1,22 @@
 //! What the bench tells its programs about the case that is measured; the bench includes this file as it stands.
 
 /// 32-bit words of headers that a case restores at most: from the IP header on, IPv6 and TCP.
-pub const HEADER_WORDS: usize = 15;
+pub(crate) const HEADER_WORDS: usize = 15;
 
 /// The one element of the map `bench_case`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Case {
+pub(crate) struct Case {
     /// The packet's bytes from the IP header on, as words in memory order.
-    pub headers: [u32; HEADER_WORDS],
+    pub(crate) headers: [u32; HEADER_WORDS],
     /// The [`Reason`](nlb_common::reasons::Reason) with which each run must end.
-    pub expected: u32,
+    pub(crate) expected: u32,
     /// One less than the number of clients that take turns, a power of two.
-    pub mask: u32,
+    pub(crate) mask: u32,
     /// Always 0.
-    pub zero: u32,
+    pub(crate) zero: u32,
 }
 
 /// Clients that can take turns: elements of the map `bench_clients`, each the last word of an address in memory order
 /// and, in the upper half, what is or-ed into the word of the two ports.
-pub const CLIENTS: usize = 1 << 20;
+pub(crate) const CLIENTS: usize = 1 << 20;
