@@ -1,8 +1,8 @@
 //! `nlb-agent run`: opens the data path, and goes on until a signal ends it; the data path stays.
 
-use crate::args::{DataPathLog, HttpAddress, RunArgs};
+use crate::args::{HttpAddress, RunArgs};
 use crate::bpf::sweep::{Sweep, Tally};
-use crate::bpf::{self, DataPath, LogLevel, Options, PinnedMaps};
+use crate::bpf::{self, DataPath, Options, PinnedMaps};
 use crate::health::probe::Prober;
 use crate::health::{Checked, Checker, sockets_allowed};
 use crate::host::{self, Host, preflight};
@@ -117,11 +117,7 @@ fn options(args: &RunArgs) -> Options {
             listeners: capacity.max_listeners,
             slots: capacity.max_targets,
         },
-        log: match args.data_path_log {
-            DataPathLog::Off => LogLevel::Off,
-            DataPathLog::Info => LogLevel::Info,
-            DataPathLog::Debug => LogLevel::Debug,
-        },
+        log: args.data_path_log,
         ..Options::new(&args.place.pin_path)
     }
 }
@@ -262,8 +258,7 @@ fn spawn_sweep(pinned: Arc<PinnedMaps>) -> watch::Receiver<Tally> {
         while !sender.is_closed() {
             match pinned.clock.now() {
                 Ok(now) => {
-                    let today = |listener: u32, tuple: &nlb_common::hash::Tuple| pinned.pick(listener, tuple);
-                    if sweep.tick(&pinned, now, SWEPT, &today) {
+                    if sweep.tick(&pinned, now, SWEPT) {
                         sender.send_if_modified(|tally| {
                             let differs = tally != sweep.tally();
                             tally.clone_from(sweep.tally());

@@ -1,9 +1,10 @@
 //! Which devices carry the programs: attaches what is missing, notices what came, went or changed, and says why where it cannot.
 
 use crate::args::XdpMode as Flag;
-use crate::bpf::links::{AttachError, Links, WantedMode};
-use crate::bpf::netlink::{self, XdpMode};
+use crate::bpf::links::{AttachError, Links};
+use crate::bpf::netlink;
 use crate::bpf::reply::ReplyHook;
+use crate::host::interfaces::XdpMode;
 use crate::host::network::Network;
 use crate::problem::{Effect, Problem, Severity};
 use crate::report::{Interface, InterfaceMode, ReplyMode};
@@ -18,7 +19,7 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 pub struct Uplinks {
     /// `--interface`; empty = those with a default route.
     named: Vec<String>,
-    mode: WantedMode,
+    mode: Flag,
     /// Uplinks now.
     uplinks: Vec<String>,
     failed: BTreeMap<(String, &'static str), String>,
@@ -28,11 +29,6 @@ pub struct Uplinks {
 impl Uplinks {
     /// Nothing attached yet.
     pub fn new(named: Vec<String>, mode: Flag) -> Self {
-        let mode = match mode {
-            Flag::Auto => WantedMode::Auto,
-            Flag::Driver => WantedMode::Driver,
-            Flag::Generic => WantedMode::Generic,
-        };
         Self { named, mode, uplinks: Vec::new(), failed: BTreeMap::new(), restored: Vec::new() }
     }
 
@@ -66,6 +62,16 @@ impl Uplinks {
         let attached: Vec<String> = links.xdp().keys().cloned().collect();
         let replies: BTreeSet<String> =
             network.reply_devices(&self.uplinks).into_iter().chain(attached).collect();
+        let wanted: Vec<String> = replies.iter().cloned().collect();
+        // Without any uplink there is nothing to compare with: a route is gone for a moment, and what runs goes on.
+        let retained =
+            if self.uplinks.is_empty() { Ok(Vec::new()) } else { links.retain(&self.uplinks, &wanted) };
+        match retained {
+            Ok(left) => left.iter().for_each(|what| tracing::info!("no longer wanted: {what}")),
+            Err(error) => {
+                tracing::warn!(%error, "an attachment that is no longer wanted could not be removed")
+            }
+        }
         for name in replies {
             let ethernet = network.interface(&name).is_some_and(|interface| interface.ethernet);
             if ethernet && !links.reply().contains_key(&name) {
@@ -150,7 +156,7 @@ fn interface(
         name: name.to_owned(),
         mtu: network.interface(name).map(|interface| interface.mtu),
         mode: match xdp.map(|attachment| attachment.mode) {
-            Some(XdpMode::Driver) => InterfaceMode::Driver,
+            Some(XdpMode::Driver | XdpMode::Hardware) => InterfaceMode::Driver,
             Some(XdpMode::Generic) => InterfaceMode::Generic,
             None => InterfaceMode::None,
         },

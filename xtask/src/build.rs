@@ -1,13 +1,18 @@
 //! `cargo xtask build-ebpf` and `cargo xtask build`.
 
+use std::ffi::OsString;
+
 use anyhow::{Context, Result};
 
 use crate::command::{cargo, run};
 use crate::ebpf;
-use crate::workspace::agent;
+use crate::workspace;
 
 /// The environment variable by which the agent's build script learns where the object is.
 pub(crate) const OBJECT: &str = "NLB_EBPF_OBJECT";
+
+/// The environment variable that names the agent to be shown and tested, if not the release build.
+pub(crate) const AGENT: &str = "NLB_AGENT";
 
 /// The object alone.
 pub(crate) fn build_ebpf() -> Result<()> {
@@ -21,6 +26,16 @@ pub(crate) fn build_ebpf() -> Result<()> {
 pub(crate) fn build() -> Result<()> {
     let object = ebpf::build()?;
     run(cargo(["build", "--release", "--locked", "--package", "nlb-agent"]).env(OBJECT, object))?;
-    println!("{}", agent().display());
+    println!("{}", workspace::agent().display());
     Ok(())
+}
+
+/// What the demo and the tests need: all, or only the object where the user names an agent, such as a debug build.
+pub(crate) fn agent_for_tests() -> Result<()> {
+    if agent().is_some() { build_ebpf() } else { build() }
+}
+
+/// The agent that the user names.
+pub(crate) fn agent() -> Option<OsString> {
+    std::env::var_os(AGENT).filter(|agent| !agent.is_empty())
 }

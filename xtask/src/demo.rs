@@ -16,7 +16,7 @@ mod timeline;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nlb_tests::lab::http::Load;
+use nlb_tests::lab::http::{Attempt, Load};
 use nlb_tests::lab::sweep;
 
 use crate::command::{cargo, run};
@@ -46,7 +46,7 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
         return clean();
     }
     setup::for_namespaces()?;
-    build::build()?;
+    build::agent_for_tests()?;
     // The pods' UDP server; without the tests' other parts, which need the agent as a library.
     run(&mut cargo([
         "build",
@@ -61,13 +61,15 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
     let mut claims = Claims::new();
     let mut stage =
         claims.step("laying out a client, a node and five pods; starting nginx and nlb-agent", Stage::new)?;
-    show(&mut stage, &mut claims, began).map_err(|error| error.context(stage.agent.last_words()))?;
+    // The log first: the claim that did not hold is the last thing to be read.
+    show(&mut stage, &mut claims, began).inspect_err(|_| eprintln!("\n{}", stage.agent.last_words()))?;
     if options.keep {
         stage.keep()?;
     }
     Ok(())
 }
 
+/// The scenes, in the order in which a user would wonder.
 fn show(stage: &mut Stage, claims: &mut Claims, began: Instant) -> Result<()> {
     targets::show(stage, claims)?;
     requests::show(stage, claims)?;
@@ -88,12 +90,16 @@ fn show(stage: &mut Stage, claims: &mut Claims, began: Instant) -> Result<()> {
 
 fn summary(stage: &Stage, claims: &Claims, timeline: &Timeline, began: Instant) -> Result<()> {
     claims.title("Summary");
-    let failed = timeline.attempts.iter().filter(|attempt| attempt.outcome.is_err()).count();
-    println!("  {} claims held.", claims.held());
-    println!(
-        "  {} requests in the background, {failed} failed: all of them refused by the replica that was stopped, before its eviction.",
+    let failed: Vec<&Attempt> = timeline.attempts.iter().filter(|attempt| attempt.outcome.is_err()).collect();
+    let strange: Vec<&&Attempt> =
+        failed.iter().filter(|attempt| !replica::is_to_blame(attempt, timeline)).collect();
+    let what = format!(
+        "{} requests in the background; {} failed, all of them refused by the stopped replica before its eviction",
         timeline.attempts.len(),
+        failed.len()
     );
+    claims.claim(&what, strange.is_empty(), format!("{strange:?}"))?;
+    println!("  {} claims held. What became of every packet:", claims.held());
     let drops = stage.agent.json(&["drops"])?;
     println!("{}", tables::drops(&drops).context("drops -o json is not as documented")?);
     println!("  It took {:.0} s.", began.elapsed().as_secs_f64());

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::build::OBJECT;
+use crate::build::{self, AGENT, OBJECT};
 use crate::command::{cargo, find, is_root};
 use crate::workspace::{agent, object, root};
 
@@ -75,7 +75,7 @@ impl Suite {
             command.arg("--test-threads=1");
         }
         command.args(arguments);
-        command.env(OBJECT, object()).env("NLB_AGENT", agent());
+        command.env(OBJECT, object()).env(AGENT, build::agent().unwrap_or_else(|| agent().into()));
         command
     }
 }

@@ -5,7 +5,7 @@ use super::memory::Mapped;
 use super::pins::map_io;
 use crate::contents::MapDump;
 use aya::maps::{MapData, MapError, PerCpuArray};
-use nlb_common::layout::{Counts, Listener, ListenerKey, Slot};
+use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, Slot};
 use nlb_common::reasons::Reason;
 use nlb_common::tables::Table;
 use std::io;
@@ -64,12 +64,17 @@ impl PinnedMaps {
             vips: pairs(&self.vips)?,
             vip_filter: words(&self.vip_filter),
             listeners: pairs(&self.listeners)?,
-            choices: words(&self.choices),
+            choices: self.choices(),
             rings: words(&self.rings),
             slots: (0..self.slots.len()).map(|i| tidy(self.slots.read(i))).collect(),
             targets: pairs(&self.targets)?,
             target_filter: words(&self.target_filter),
         })
+    }
+
+    /// Where every listener's members begin, by listener id.
+    pub fn choices(&self) -> Vec<Choice> {
+        words(&self.choices)
     }
 
     /// The listeners alone, for the command line.

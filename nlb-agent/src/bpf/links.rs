@@ -1,9 +1,11 @@
 //! Attachments: `nlb_xdp` on uplinks, `nlb_reply` on every routed device; pinned, replaced in place, looked after.
 
-use super::netlink::{self, XdpMode};
+use super::netlink;
 use super::pins::Pins;
 use super::reply::{self, ReplyHook};
 use super::sys::{self, Hook};
+use crate::args::XdpMode;
+use crate::host::interfaces::XdpMode as RunningMode;
 use crate::problem::{Effect, Problem, Severity};
 use nix::net::if_::if_nametoindex;
 use std::collections::BTreeMap;
@@ -13,18 +15,6 @@ use std::{fs, io};
 
 const DRIVER_FLAG: u32 = 1 << 2;
 const GENERIC_FLAG: u32 = 1 << 1;
-
-/// Which XDP mode is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WantedMode {
-    /// Driver mode where the driver has it, else generic.
-    #[default]
-    Auto,
-    /// Driver mode or an error.
-    Driver,
-    /// Generic mode.
-    Generic,
-}
 
 /// Why a device could not be attached to.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +62,10 @@ pub enum AttachError {
 #[derive(Debug)]
 pub struct XdpAttachment {
     /// How it runs.
-    pub mode: XdpMode,
+    pub mode: RunningMode,
     /// What an operator should know: a fall back, and why.
     pub notes: Vec<String>,
-    wanted: WantedMode,
+    wanted: XdpMode,
     index: u32,
     link: OwnedFd,
 }
@@ -157,7 +147,7 @@ impl Links {
     }
 
     /// Attaches `nlb_xdp` to a device, or replaces the program of an earlier agent there without losing a packet.
-    pub fn attach_xdp(&mut self, interface: &str, wanted: WantedMode) -> Result<&XdpAttachment, AttachError> {
+    pub fn attach_xdp(&mut self, interface: &str, wanted: XdpMode) -> Result<&XdpAttachment, AttachError> {
         let index = index(interface)?;
         let pin = self.pins.of_device("link_xdp", interface);
         let attachment = match self.replace_xdp(interface, index, &pin, wanted)? {
@@ -172,15 +162,19 @@ impl Links {
         interface: &str,
         index: u32,
         pin: &Path,
-        wanted: WantedMode,
+        wanted: XdpMode,
     ) -> Result<Option<XdpAttachment>, AttachError> {
         let link = pinned_link(pin, index).map_err(failed(interface, "opening the XDP link"))?;
         let running = netlink::xdp(index).map_err(failed(interface, "asking for the XDP program"))?;
-        let (Some(link), Some(running)) = (link, running) else { return Ok(None) };
+        let Some(link) = link else { return Ok(None) };
+        let Some(running) = running else {
+            fs::remove_file(pin).map_err(failed(interface, "removing the pin of the XDP link"))?;
+            return Ok(None);
+        };
         let fits = match wanted {
-            WantedMode::Auto => true,
-            WantedMode::Driver => running.mode == XdpMode::Driver,
-            WantedMode::Generic => running.mode == XdpMode::Generic,
+            XdpMode::Auto => true,
+            XdpMode::Driver => running.mode == RunningMode::Driver,
+            XdpMode::Generic => running.mode == RunningMode::Generic,
         };
         if !fits {
             // A link cannot change its mode: this one goes, for a moment without a program.
@@ -191,7 +185,7 @@ impl Links {
         let link = replaced(link, self.xdp_program.as_fd(), pin)
             .map_err(failed(interface, "replacing the XDP program"))?;
         let notes = match (wanted, running.mode) {
-            (WantedMode::Auto, XdpMode::Generic) => {
+            (XdpMode::Auto, RunningMode::Generic) => {
                 vec![generic_note(interface, "as it has been since it was attached")]
             }
             _ => Vec::new(),
@@ -204,19 +198,19 @@ impl Links {
         interface: &str,
         index: u32,
         pin: &Path,
-        wanted: WantedMode,
+        wanted: XdpMode,
     ) -> Result<XdpAttachment, AttachError> {
         let try_mode = |flags| sys::link_create(self.xdp_program.as_fd(), index, Hook::Xdp, flags);
         let mut notes = Vec::new();
         let (mode, tried) = match wanted {
-            WantedMode::Driver => (XdpMode::Driver, try_mode(DRIVER_FLAG)),
-            WantedMode::Generic => (XdpMode::Generic, try_mode(GENERIC_FLAG)),
-            WantedMode::Auto => match try_mode(DRIVER_FLAG) {
+            XdpMode::Driver => (RunningMode::Driver, try_mode(DRIVER_FLAG)),
+            XdpMode::Generic => (RunningMode::Generic, try_mode(GENERIC_FLAG)),
+            XdpMode::Auto => match try_mode(DRIVER_FLAG) {
                 Err(error) if is_about_the_driver(&error) => {
                     notes.push(generic_note(interface, &format!("the driver refused: {error}")));
-                    (XdpMode::Generic, try_mode(GENERIC_FLAG))
+                    (RunningMode::Generic, try_mode(GENERIC_FLAG))
                 }
-                tried => (XdpMode::Driver, tried),
+                tried => (RunningMode::Driver, tried),
             },
         };
         let link = tried.map_err(|error| refusal(interface, index, mode, error))?;
@@ -234,6 +228,29 @@ impl Links {
     pub fn attach_reply_by_clsact(&mut self, interface: &str) -> Result<&ReplyAttachment, AttachError> {
         let attachment = reply::attach(self, interface, false)?;
         Ok(self.reply.entry(interface.to_owned()).insert_entry(attachment).into_mut())
+    }
+
+    /// Detaches from every device that is in neither list, also where an earlier agent attached; says from which.
+    pub fn retain(&mut self, xdp: &[String], reply: &[String]) -> io::Result<Vec<String>> {
+        self.xdp.retain(|interface, _| xdp.contains(interface));
+        self.reply.retain(|interface, _| reply.contains(interface));
+        let mut done = Vec::new();
+        for name in self.pins.names()? {
+            for (kind, program, wanted) in [("link_xdp", "nlb_xdp", xdp), ("link_reply", "nlb_reply", reply)]
+            {
+                let Some(interface) = Pins::device_of(kind, &name).filter(|there| !wanted.contains(there))
+                else {
+                    continue;
+                };
+                let link = sys::open_pin(&self.pins.path(&name))?;
+                fs::remove_file(self.pins.path(&name))?;
+                let gone = sys::link_detach(link.as_fd()).is_err();
+                let note = if gone { ", which is gone" } else { "" };
+                done.push(format!("detached {program} from {interface}{note}"));
+            }
+        }
+        reply::retain(reply, &mut done)?;
+        Ok(done)
     }
 
     /// Looks whether every attachment is still there, restores those that are not, and says what was missing.
@@ -311,7 +328,7 @@ fn is_about_the_driver(error: &io::Error) -> bool {
     )
 }
 
-fn refusal(interface: &str, index: u32, mode: XdpMode, error: io::Error) -> AttachError {
+fn refusal(interface: &str, index: u32, mode: RunningMode, error: io::Error) -> AttachError {
     match error.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => {
             let which = match netlink::xdp(index) {
@@ -323,8 +340,9 @@ fn refusal(interface: &str, index: u32, mode: XdpMode, error: io::Error) -> Atta
         Some(libc::EPERM | libc::EACCES | libc::ENODEV) => failed(interface, "attaching")(error),
         _ => {
             let mode = match mode {
-                XdpMode::Driver => "driver",
-                XdpMode::Generic => "generic",
+                RunningMode::Driver => "driver",
+                RunningMode::Generic => "generic",
+                RunningMode::Hardware => "hardware",
             };
             AttachError::Mode { interface: interface.to_owned(), mode, error }
         }

@@ -5,7 +5,9 @@ use super::links::Links;
 use super::log::LogForwarder;
 use super::maps::Maps;
 use super::pins::{Found, Lock, Pins, PinsError, Sizes, shapes};
-use super::{OBJECT, capabilities, sys};
+use super::{OBJECT, log, sys};
+use crate::args::DataPathLog;
+use crate::host::privileges::Capabilities;
 use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -15,8 +17,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-pub use super::log::LogLevel;
-
 /// Where and how large.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -25,7 +25,7 @@ pub struct Options {
     /// How much new maps hold; maps that are there keep their sizes.
     pub sizes: Sizes,
     /// What the data path itself logs.
-    pub log: LogLevel,
+    pub log: DataPathLog,
     /// Jiffies at which the data path's clock stands still, for tests that compare; 0 = the kernel's own.
     pub fixed_now: u32,
 }
@@ -33,7 +33,7 @@ pub struct Options {
 impl Options {
     /// The defaults under this pin path.
     pub fn new(pin_path: &Path) -> Self {
-        Self { pin_path: pin_path.to_owned(), sizes: Sizes::default(), log: LogLevel::Off, fixed_now: 0 }
+        Self { pin_path: pin_path.to_owned(), sizes: Sizes::default(), log: DataPathLog::Off, fixed_now: 0 }
     }
 }
 
@@ -151,7 +151,7 @@ fn check_host() -> Result<(), OpenError> {
     }
     let kernel = KernelVersion::current().map_err(|error| OpenError::Loader(error.to_string()))?;
     check_kernel(kernel, || fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())?;
-    let missing = capabilities::missing().map_err(system("reading /proc/self/status"))?;
+    let missing = Capabilities::read().map_err(|error| OpenError::Loader(format!("{error:#}")))?.missing();
     if missing.is_empty() { Ok(()) } else { Err(OpenError::Capabilities(missing.join(", "))) }
 }
 
@@ -182,7 +182,7 @@ fn kept_sizes(sizes: Sizes, wanted: Sizes) -> String {
 fn load(options: &Options, pins: &Pins, sizes: Sizes, config: &Config) -> Result<Ebpf, OpenError> {
     let flow_mask = sizes.flows / WAYS as u32 - 1;
     let half_mask = sizes.half_flows / WAYS as u32 - 1;
-    let level = options.log.number();
+    let level = log::level(options.log);
     let mut loader = EbpfLoader::new();
     for shape in shapes(sizes) {
         loader.map_max_entries(shape.name, shape.entries);

@@ -1,30 +1,17 @@
 //! The data path's own log, for people who debug it: off by default, and then pruned from the programs.
 
+use crate::args::DataPathLog;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use std::fmt;
 use std::time::Duration;
 
-/// What the data path logs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Nothing; the verifier removes the code.
-    #[default]
-    Off,
-    /// Every dropped packet.
-    Info,
-    /// Every packet that is ours.
-    Debug,
-}
-
-impl LogLevel {
-    /// The level as the programs' global has it.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Off => 0,
-            Self::Info => aya_log::Level::Info as u8,
-            Self::Debug => aya_log::Level::Debug as u8,
-        }
+/// The level as the programs' global has it.
+pub(super) fn level(log: DataPathLog) -> u8 {
+    match log {
+        DataPathLog::Off => 0,
+        DataPathLog::Info => aya_log::Level::Info as u8,
+        DataPathLog::Debug => aya_log::Level::Debug as u8,
     }
 }
 
@@ -44,10 +31,10 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl LogForwarder {
     /// Opens the ring buffer, unless nothing is logged.
-    pub(super) fn new(level: LogLevel, ebpf: &mut Ebpf) -> Result<Option<Self>, String> {
+    pub(super) fn new(level: DataPathLog, ebpf: &mut Ebpf) -> Result<Option<Self>, String> {
         match level {
-            LogLevel::Off => Ok(None),
-            LogLevel::Info | LogLevel::Debug => {
+            DataPathLog::Off => Ok(None),
+            DataPathLog::Info | DataPathLog::Debug => {
                 let lines =
                     EbpfLogger::init(ebpf).map_err(|error| format!("the data path's log: {error}"))?;
                 Ok(Some(Self { lines }))

@@ -1,6 +1,5 @@
 //! Everything between the agent and the kernel's `bpf(2)`: loading, pins, attachments, typed maps, the sweep of the flow tables.
 
-pub mod capabilities;
 pub mod clock;
 pub mod detach;
 pub mod dump;
@@ -18,7 +17,7 @@ pub mod sweep;
 pub mod sys;
 pub mod verdict;
 
-pub use loader::{DataPath, LogLevel, OpenError, Options};
+pub use loader::{DataPath, OpenError, Options};
 pub use maps::PinnedMaps;
 
 /// The eBPF object; empty where the agent was built without it.

@@ -1,5 +1,6 @@
 //! What `bpf(2)` does not tell of a device: its XDP program and its TC filters, asked over a netlink socket of the moment.
 
+use crate::host::interfaces::{Attached, XdpMode};
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -14,24 +15,6 @@ use std::io;
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0xfff1 };
 const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
 const EGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff3 };
-
-/// How XDP runs on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
-    /// In the driver, before the stack has a packet.
-    Driver,
-    /// In the stack, at a multiple of the cost.
-    Generic,
-}
-
-/// The XDP program of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunningXdp {
-    /// How it runs.
-    pub mode: XdpMode,
-    /// The program's id.
-    pub program: u32,
-}
 
 /// A TC filter at egress.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +35,7 @@ pub struct Device {
     /// The name.
     pub name: String,
     /// Its XDP program.
-    pub xdp: Option<RunningXdp>,
+    pub xdp: Option<Attached>,
 }
 
 fn ask(request: Route, flags: u16) -> io::Result<Vec<Route>> {
@@ -111,7 +94,7 @@ fn device(message: LinkMessage) -> Option<Device> {
     Some(Device { index: message.header.index, name: name?, xdp })
 }
 
-fn running(parts: &[LinkXdp]) -> Option<RunningXdp> {
+fn running(parts: &[LinkXdp]) -> Option<Attached> {
     let attached = parts.iter().find_map(|part| match part {
         LinkXdp::Attached(attached) => Some(attached),
         _ => None,
@@ -119,13 +102,14 @@ fn running(parts: &[LinkXdp]) -> Option<RunningXdp> {
     let mode = match attached {
         XdpAttached::None => return None,
         XdpAttached::SocketBuffer => XdpMode::Generic,
+        XdpAttached::Hardware => XdpMode::Hardware,
         _ => XdpMode::Driver,
     };
     let program = parts.iter().find_map(|part| match part {
         LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
         _ => None,
     });
-    Some(RunningXdp { mode, program: program.unwrap_or(0) })
+    Some(Attached { mode, program: program.unwrap_or(0) })
 }
 
 /// Every device of this network namespace.
@@ -141,7 +125,7 @@ pub fn devices() -> io::Result<Vec<Device>> {
 }
 
 /// The XDP program of one device.
-pub fn xdp(interface: u32) -> io::Result<Option<RunningXdp>> {
+pub fn xdp(interface: u32) -> io::Result<Option<Attached>> {
     let mut request = LinkMessage::default();
     request.header.index = interface;
     Ok(ask(Route::GetLink(request), 0)?.into_iter().find_map(|route| match route {

@@ -19,7 +19,8 @@ use nlb_common::reasons::Reason;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 0x400;
@@ -27,6 +28,9 @@ const MMAPABLE: u32 = 0x400;
 pub const RING_WORDS: u32 = 1 << 22;
 /// VIPs that `vips` holds.
 pub const MAX_VIPS: u32 = 4096;
+
+/// A killed agent's memory goes before its lock does, and a child that it has just forked holds the lock until it runs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much the maps hold; fixed when they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,13 +158,20 @@ pub enum PinsError {
         what: String,
     },
     /// The kernel or the file system refused.
-    #[error("{what}: {error}")]
+    #[error("{what}: {error}{}", hint(.error))]
     Refused {
         /// What was tried.
         what: String,
         /// What came back.
         error: io::Error,
     },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run this as root, or with CAP_BPF as the owner of the pins",
+        _ => "",
+    }
 }
 
 /// An error with what was being done.
@@ -246,10 +257,14 @@ impl Pins {
     pub fn lock(&self) -> Result<Lock, PinsError> {
         let name = self.folder.display();
         let folder = File::open(&self.folder).map_err(refused(format!("opening {name}")))?;
-        match folder.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(PinsError::Held(self.folder.clone())),
-            Err(TryLockError::Error(error)) => return Err(refused(format!("locking {name}"))(error)),
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match folder.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_PATIENCE / 50),
+                Err(TryLockError::WouldBlock) => return Err(PinsError::Held(self.folder.clone())),
+                Err(TryLockError::Error(error)) => return Err(refused(format!("locking {name}"))(error)),
+            }
         }
         // A `detach` may have taken the folder away between the two steps above; then the lock is nobody's.
         let same = fs::metadata(&self.folder)

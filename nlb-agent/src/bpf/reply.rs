@@ -163,6 +163,17 @@ fn program_io(error: ProgramError) -> io::Error {
     }
 }
 
+/// Takes our filters away from every device but these.
+pub(super) fn retain(wanted: &[String], done: &mut Vec<String>) -> io::Result<()> {
+    for device in netlink::devices()?.into_iter().filter(|device| !wanted.contains(&device.name)) {
+        for filter in netlink::egress_filters(device.index)?.iter().filter(|filter| is_ours(filter)) {
+            netlink::remove_egress_filter(device.index, filter)?;
+            done.push(format!("detached nlb_reply from {} (clsact)", device.name));
+        }
+    }
+    Ok(())
+}
+
 /// What is wrong with an attachment, if anything.
 pub(super) fn lost(links: &Links, interface: &str, attachment: &ReplyAttachment) -> Option<String> {
     let pin = links.pins.of_device("link_reply", interface);

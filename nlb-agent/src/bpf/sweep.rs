@@ -7,13 +7,15 @@
 use super::maps::PinnedMaps;
 use super::verdict::{Verdict, client_tuple, kept, other_direction, reply_tuple, verdict};
 use nlb_common::flow::state;
-use nlb_common::hash::Tuple;
 use nlb_common::layout::{Client, Entry, Slot};
 use nlb_common::tables::Table;
 use std::collections::{HashMap, HashSet};
 
 /// The order of the walk: each target's direction before its client's.
 const ORDER: [Table; 4] = [Table::Replies, Table::Flows, Table::HalfReplies, Table::HalfFlows];
+
+/// One walk in so many compares every flow with today's ring.
+const COMPARE_ALL: u32 = 16;
 
 /// Live flows of one slot or listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +43,8 @@ impl Live {
 /// What one whole walk has counted. Expired flows and pods' own conversations are not part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    slots: HashMap<u32, Live>,
-    listeners: HashMap<u32, Live>,
+    slots: Vec<Live>,
+    listeners: Vec<Live>,
     total: Live,
     removed: u32,
 }
@@ -50,12 +52,12 @@ pub struct Tally {
 impl Tally {
     /// Live flows of a slot.
     pub fn slot(&self, number: u32) -> Live {
-        self.slots.get(&number).copied().unwrap_or_default()
+        self.slots.get(number as usize).copied().unwrap_or_default()
     }
 
     /// Live flows of a listener's id.
     pub fn listener(&self, id: u32) -> Live {
-        self.listeners.get(&id).copied().unwrap_or_default()
+        self.listeners.get(id as usize).copied().unwrap_or_default()
     }
 
     /// Live flows of all listeners: how full the two pairs of tables are.
@@ -69,10 +71,18 @@ impl Tally {
     }
 
     fn add(&mut self, table: Table, entry: &Entry, slot: &Slot) {
-        self.slots.entry(entry.slot).or_default().add(table);
-        self.listeners.entry(slot.listener).or_default().add(table);
+        place(&mut self.slots, entry.slot).add(table);
+        place(&mut self.listeners, slot.listener).add(table);
         self.total.add(table);
     }
+}
+
+fn place(all: &mut Vec<Live>, number: u32) -> &mut Live {
+    let number = number as usize;
+    if all.len() <= number {
+        all.resize(number + 1, Live::default());
+    }
+    &mut all[number]
 }
 
 /// A walk that goes on from tick to tick.
@@ -83,18 +93,24 @@ pub struct Sweep {
     /// Silent entries of the target's direction, by tag.
     doubtful: HashMap<u64, u32>,
     doubtful_slots: HashSet<u32>,
+    /// Those of them that the client's direction has left in doubt.
+    condemned: Vec<(u64, u32)>,
+    /// Where each listener's members were when this walk began.
+    choices: Vec<u64>,
+    /// True for listeners whose members have changed since the walk before.
+    moved: Vec<bool>,
+    walks: u32,
     counting: Tally,
     counted: Tally,
 }
 
 /// The circumstances of one tick.
-struct Look<'a, F> {
+struct Look<'a> {
     maps: &'a PinnedMaps,
     now: u32,
-    today: &'a F,
 }
 
-impl<F: Fn(u32, &Tuple) -> Option<u32>> Look<'_, F> {
+impl Look<'_> {
     fn judge(&self, table: Table, entry: &Entry) -> (Verdict, Option<Slot>) {
         let slot = self.maps.slot(entry.slot);
         (verdict(table, entry, slot.as_ref(), self.now, self.maps.config.hz), slot)
@@ -110,7 +126,7 @@ impl<F: Fn(u32, &Tuple) -> Option<u32>> Look<'_, F> {
     /// Sets or clears KEEP in both directions where today's ring differs from what the entry says.
     fn mark(&self, index: u32, entry: &Entry, client: &Client, slot: &Slot) {
         let tuple = client_tuple(client, slot);
-        let state = kept(entry.life.state, entry, client, (self.today)(slot.listener, &tuple));
+        let state = kept(entry.life.state, entry, client, self.maps.pick(slot.listener, &tuple));
         // The client is written after the entry: until the tag agrees it is the last one's.
         let differs = state != entry.life.state && tuple.place(self.maps.config.seed).tag == entry.tag;
         if !differs || !self.maps.table(Table::Flows).swap_state(index, entry.life, state) {
@@ -129,13 +145,13 @@ impl<F: Fn(u32, &Tuple) -> Option<u32>> Look<'_, F> {
 
 impl Sweep {
     /// Goes on with the walk until about `budget` entries in use have been looked at or it has ended; true if it has.
-    /// `now` is in jiffies; `today(listener's id, client's tuple)` is the slot that a new flow would get.
-    pub fn tick<F>(&mut self, maps: &PinnedMaps, now: u32, budget: u32, today: &F) -> bool
-    where
-        F: Fn(u32, &Tuple) -> Option<u32>,
-    {
-        let look = Look { maps, now, today };
+    /// `now` is in jiffies.
+    pub fn tick(&mut self, maps: &PinnedMaps, now: u32, budget: u32) -> bool {
+        let look = Look { maps, now };
         let mut left = budget;
+        if self.step == 0 && self.next == 0 {
+            self.note_choices(maps);
+        }
         while let Some(table) = ORDER.get(self.step).copied() {
             let entries = maps.table(table);
             while self.next < entries.capacity() {
@@ -151,8 +167,8 @@ impl Sweep {
                     }
                 }
             }
-            if matches!(table, Table::Flows | Table::HalfFlows) {
-                self.bury(&look, other_direction(table));
+            if matches!(table, Table::Flows | Table::HalfFlows) && !self.bury(&look, table, &mut left) {
+                return false;
             }
             self.step += 1;
             self.next = 0;
@@ -163,11 +179,8 @@ impl Sweep {
     }
 
     /// A whole walk at once.
-    pub fn walk<F>(&mut self, maps: &PinnedMaps, now: u32, today: &F) -> &Tally
-    where
-        F: Fn(u32, &Tuple) -> Option<u32>,
-    {
-        while !self.tick(maps, now, u32::MAX, today) {}
+    pub fn walk(&mut self, maps: &PinnedMaps, now: u32) -> &Tally {
+        while !self.tick(maps, now, u32::MAX) {}
         self.tally()
     }
 
@@ -176,10 +189,7 @@ impl Sweep {
         &self.counted
     }
 
-    fn look<F>(&mut self, look: &Look<'_, F>, table: Table, index: u32, entry: &Entry)
-    where
-        F: Fn(u32, &Tuple) -> Option<u32>,
-    {
+    fn look(&mut self, look: &Look<'_>, table: Table, index: u32, entry: &Entry) {
         let (verdict, slot) = look.judge(table, entry);
         match (table, verdict, slot) {
             (_, Verdict::Stale, _) => self.remove(look.maps, table, index, entry),
@@ -200,17 +210,15 @@ impl Sweep {
     }
 
     /// An entry of the client's direction whose slot is its own.
-    fn client<F>(
+    fn client(
         &mut self,
-        look: &Look<'_, F>,
+        look: &Look<'_>,
         table: Table,
         index: u32,
         entry: &Entry,
         found: Verdict,
         slot: &Slot,
-    ) where
-        F: Fn(u32, &Tuple) -> Option<u32>,
-    {
+    ) {
         let Some(client) = look.maps.table(table).client(index) else { return };
         if found == Verdict::Silent {
             let partner = look.partner(table, entry, &client, slot);
@@ -221,29 +229,44 @@ impl Sweep {
             if !speaks {
                 return self.remove(look.maps, table, index, entry);
             }
-        } else if self.doubtful_slots.contains(&entry.slot) {
+        } else if !self.doubtful.is_empty() && self.doubtful_slots.contains(&entry.slot) {
             let hash = reply_tuple(&client, slot, entry.port).place(look.maps.config.seed);
             self.doubtful.remove(&hash.tag);
         }
         self.counting.add(table, entry, slot);
-        if table == Table::Flows {
+        if table == Table::Flows && self.moved.get(slot.listener as usize).copied().unwrap_or(true) {
             look.mark(index, entry, &client, slot);
         }
     }
 
-    /// Removes those in doubt whom nobody has asked for and who are still silent.
-    fn bury<F>(&mut self, look: &Look<'_, F>, table: Table)
-    where
-        F: Fn(u32, &Tuple) -> Option<u32>,
-    {
-        for (tag, index) in std::mem::take(&mut self.doubtful) {
+    /// Removes those in doubt whom nobody has asked for and who are still silent; true if none is left.
+    fn bury(&mut self, look: &Look<'_>, client: Table, left: &mut u32) -> bool {
+        let table = other_direction(client);
+        self.condemned.extend(self.doubtful.drain());
+        self.doubtful_slots.clear();
+        while let Some((tag, index)) = self.condemned.pop() {
             if let Some(entry) = look.maps.table(table).entry(index).filter(|entry| entry.tag == tag)
                 && look.judge(table, &entry).0 == Verdict::Silent
             {
                 self.remove(look.maps, table, index, &entry);
             }
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                return false;
+            }
         }
-        self.doubtful_slots.clear();
+        true
+    }
+
+    /// Which listeners' flows are to be compared with today's ring: those whose members have moved since the last walk, and
+    /// now and then all, for flows that were half-open meanwhile.
+    fn note_choices(&mut self, maps: &PinnedMaps) {
+        let choices = maps.choices();
+        let all = self.walks.is_multiple_of(COMPARE_ALL);
+        let before = |id: usize| self.choices.get(id);
+        self.moved = choices.iter().enumerate().map(|(id, now)| all || before(id) != Some(now)).collect();
+        self.choices = choices;
+        self.walks = self.walks.wrapping_add(1);
     }
 
     fn remove(&mut self, maps: &PinnedMaps, table: Table, index: u32, entry: &Entry) {

@@ -9,8 +9,8 @@ use super::claims::Claims;
 use super::stage::Stage;
 use crate::command::{command, output};
 
-/// The maps that are shown: small ones, that say what goes where.
-const SHOWN: [&str; 3] = ["listeners", "choices", "slots"];
+/// The maps that are shown: what a packet meets on its way, and back.
+const SHOWN: [&str; 3] = ["listeners", "slots", "targets"];
 
 /// Dumps an entry of each map.
 pub(crate) fn show(stage: &Stage, claims: &Claims) -> Result<()> {

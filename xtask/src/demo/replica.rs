@@ -10,7 +10,7 @@ use nlb_tests::lab::http::{Attempt, Failure, Load};
 use super::claims::Claims;
 use super::stage::{MAIN, PATIENCE, Stage, text};
 use super::tables;
-use super::timeline::Timeline;
+use super::timeline::{EVICTED, STOPPED, Timeline};
 
 /// How long new flows are counted.
 const SAMPLE: Duration = Duration::from_secs(3);
@@ -31,11 +31,11 @@ pub(crate) fn show(stage: &mut Stage, claims: &Claims, load: &Load, timeline: &m
     claims.claim("it got no request before its checks had passed", early == 0, early)?;
     spread(claims, load, "while both serve", joined)?;
 
-    let stopped = timeline.mark("pod6's server is stopped");
+    let stopped = timeline.mark(STOPPED);
     stage.replica().stop()?;
     let evicted = || stage.agent.wait_for_target(MAIN, &replica, "unhealthy", EVICTION);
     claims.becomes("pod6 is evicted after two failed checks", evicted)?;
-    let gone = timeline.mark("pod6 is evicted");
+    let gone = timeline.mark(EVICTED);
     claims.pause("counting what failed", SAMPLE);
     failures(stage, claims, load, (stopped, gone), &replica)?;
 
@@ -44,6 +44,15 @@ pub(crate) fn show(stage: &mut Stage, claims: &Claims, load: &Load, timeline: &m
     claims.becomes("pod6 is healthy again", || healthy(stage))?;
     let back = timeline.mark("pod6 is healthy again");
     spread(claims, load, "after it came back", back)
+}
+
+/// Whether this failed attempt is the stopped replica's doing: on its port, refused by it, before its eviction.
+pub(crate) fn is_to_blame(attempt: &Attempt, timeline: &Timeline) -> bool {
+    let refused = matches!(attempt.outcome, Err(Failure::Refused | Failure::Reset));
+    let during = |(stopped, evicted): (Duration, Duration)| {
+        attempt.at + attempt.total >= stopped && attempt.at <= evicted + IN_FLIGHT
+    };
+    refused && attempt.to.port() == 5001 && timeline.outages().any(during)
 }
 
 fn answered_by(load: &Load, pod: &str, from: Duration, until: Duration) -> usize {

@@ -9,7 +9,7 @@ use nlb_tests::lab::udp::{Report, Stream};
 
 use super::claims::Claims;
 use super::stage::{MAIN, PATIENCE, Stage, WEB, text};
-use super::timeline::Timeline;
+use super::timeline::{EVICTED, STOPPED, Timeline};
 
 /// How long the node is without an agent.
 const ALONE: Duration = Duration::from_secs(2);
@@ -59,12 +59,12 @@ pub(crate) fn show(stage: &mut Stage, claims: &Claims, load: &Load, timeline: &m
 fn evict(stage: &mut Stage, claims: &Claims, timeline: &mut Timeline) -> Result<String> {
     let pod = stage.lab.pods().last().context("the stage has pods")?;
     let replica = format!("{}:5001", pod.ipv4);
-    timeline.mark("pod6's server is stopped again");
+    timeline.mark(STOPPED);
     stage.replica().stop()?;
     claims.becomes("pod6 is evicted while the download goes on", || {
         stage.agent.wait_for_target(MAIN, &replica, "unhealthy", PATIENCE)
     })?;
-    timeline.mark("pod6 is evicted");
+    timeline.mark(EVICTED);
     // Requests that picked it a moment before have failed by now: none of them is the agent's death's doing.
     std::thread::sleep(SLOW);
     Ok(replica)

@@ -1,6 +1,6 @@
 //! Tables for people, made from the agent's JSON.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Table, TableComponent, presets};
 use serde_json::Value;
 
 use super::stage::{Stage, text};
@@ -9,6 +9,15 @@ use super::stage::{Stage, text};
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    // No lines between rows: 25 targets fit a screen.
+    for line in [
+        TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
+        TableComponent::LeftBorderIntersections,
+        TableComponent::RightBorderIntersections,
+    ] {
+        table.remove_style(line);
+    }
     table.set_header(header);
     table
 }
@@ -36,15 +45,24 @@ pub(crate) fn targets(stage: &Stage, rows: &[Value]) -> Table {
     let mut table = table(["listener", "target", "pod", "state", "reason", "in words"]);
     for row in rows {
         table.add_row([
-            text(row, "listener"),
-            text(row, "target"),
-            &stage.pod_of(text(row, "target")),
-            text(row, "state"),
-            text(row, "reason"),
-            text(row, "description"),
+            Cell::new(text(row, "listener")),
+            Cell::new(text(row, "target")),
+            Cell::new(stage.pod_of(text(row, "target"))),
+            // Colours show on a terminal only.
+            Cell::new(text(row, "state")).fg(colour(text(row, "state"))),
+            Cell::new(text(row, "reason")),
+            Cell::new(text(row, "description")),
         ]);
     }
     table
+}
+
+fn colour(state: &str) -> Color {
+    match state {
+        "healthy" => Color::Green,
+        "unhealthy" => Color::Red,
+        _ => Color::Yellow,
+    }
 }
 
 /// The reasons that have counted a packet; `None` unless there is a list of them.

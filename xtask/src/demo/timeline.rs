@@ -8,6 +8,10 @@ use nlb_tests::lab::http::Attempt;
 /// The width of one column of a chart.
 pub(crate) const BIN: Duration = Duration::from_millis(500);
 
+/// The replica's two moments between which its requests fail.
+pub(crate) const STOPPED: &str = "pod6's server is stopped";
+pub(crate) const EVICTED: &str = "pod6 is evicted";
+
 /// Something that was done, or found.
 pub(crate) struct Event {
     /// Since the load's beginning.
@@ -40,6 +44,12 @@ impl Timeline {
         let at = self.began.elapsed();
         self.events.push(Event { at, text });
         at
+    }
+
+    /// The spans from each stop of the replica to its eviction.
+    pub(crate) fn outages(&self) -> impl Iterator<Item = (Duration, Duration)> {
+        let moments = |text| self.events.iter().filter(move |event| event.text == text).map(|event| event.at);
+        moments(STOPPED).zip(moments(EVICTED))
     }
 
     /// Everybody who answered.
