@@ -3,10 +3,13 @@
 // The same file as the programs': one truth about what they are told.
 #[path = "../../nlb-ebpf/src/case.rs"]
 mod case;
+mod control;
 mod figures;
 mod packet;
 mod print;
+mod probes;
 mod programs;
+mod system;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -36,13 +39,18 @@ impl Options {
 /// Measures, prints, and writes the file.
 pub fn run(options: &Options) -> Result<()> {
     let machine = machine()?;
+    // First, while this process has no memory of other cases.
+    let control = control::measure(&|case| options.wants("control", case))?;
     let packet = on_one_cpu(|| packet::measure(&options.programs, &|case| options.wants("packet", case)))?;
     print::packets(&packet);
+    let system = system::measure(&|case| options.wants("system", case))?;
+    print::systems(&system);
+    print::controls(&control);
     let figures = json!({
         "machine": machine,
         "packet": packet.iter().map(figures::Packet::json).collect::<Vec<_>>(),
-        "system": [],
-        "control": [],
+        "system": system.iter().map(figures::System::json).collect::<Vec<_>>(),
+        "control": control.iter().map(figures::Control::json).collect::<Vec<_>>(),
     });
     if let Some(file) = &options.json {
         write(file, &figures)?;

@@ -108,6 +108,29 @@ impl Amount {
     }
 }
 
+impl Amount {
+    /// Another number in the same unit, for people.
+    pub(crate) fn with(self, number: f64) -> String {
+        match self {
+            Amount::Seconds(_) => Amount::Seconds(number),
+            Amount::Megabytes(_) => Amount::Megabytes(number),
+            Amount::Core(_) => Amount::Core(number),
+        }
+        .to_string()
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Amount::Seconds(number) if number < 0.1 => write!(f, "{:.2} ms", number * 1e3),
+            Amount::Seconds(number) => write!(f, "{number:.2} s"),
+            Amount::Megabytes(number) => write!(f, "{number:.0} MB"),
+            Amount::Core(number) => write!(f, "{:.1} % of a core", number * 100.0),
+        }
+    }
+}
+
 /// A control case.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
