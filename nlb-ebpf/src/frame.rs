@@ -107,8 +107,9 @@ impl SkbFrame {
         within(data, end, offset, size)
     }
 
+    /// Writes bytes as they are, their checksums left to the caller; `None` where the packet ends before them.
     #[inline(always)]
-    fn store<T: IntoBytes + Immutable>(&mut self, offset: usize, value: &T) -> Option<()> {
+    pub fn store<T: IntoBytes + Immutable>(&mut self, offset: usize, value: &T) -> Option<()> {
         // SAFETY: the helper copies `size_of::<T>()` bytes from a live value and checks the offset itself.
         let rc = unsafe {
             bpf_skb_store_bytes(
