@@ -11,14 +11,18 @@
 //! all offloads, and the node's uplink has transmit checksums off, as a NIC would see it: so a wrong checksum shows.
 
 pub mod agent;
+pub mod conversation;
 pub mod curl;
 pub mod download;
+#[cfg(feature = "kernel")]
+pub mod flood;
 pub mod http;
 pub mod iperf;
 pub mod manifests;
 pub mod namespace;
 pub mod nginx;
 pub mod process;
+pub mod scene;
 pub mod sweep;
 pub mod udp;
 
