@@ -158,8 +158,8 @@ impl Frame for SkbFrame {
             self.sum(sum_at, old_address[3], change.address[3], pseudo)?;
             self.store(address_at, &change.address[3])?;
         } else {
-            for i in 0..4 {
-                self.sum(sum_at, old_address[i], change.address[i], pseudo)?;
+            for (old, new) in old_address.into_iter().zip(change.address) {
+                self.sum(sum_at, old, new, pseudo)?;
             }
             self.store(address_at, &change.address)?;
         }
