@@ -13,12 +13,14 @@
 pub mod agent;
 pub mod curl;
 pub mod download;
+pub mod echo;
 pub mod http;
 pub mod iperf;
 pub mod manifests;
 pub mod namespace;
 pub mod nginx;
 pub mod process;
+pub mod scene;
 pub mod sweep;
 pub mod udp;
 
