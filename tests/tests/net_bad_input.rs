@@ -29,8 +29,8 @@ fn a_half_written_file_is_named_and_takes_nothing_away() -> Result<()> {
     let scene = Scene::new(&[])?;
     let witness = scene.witness()?;
     let whole = manifest_of(&scene, &service("other", 81))?;
-    let half = &whole[..whole.find("name: other").context("a name")? + 7];
-    write_in_place(&scene, "other.yaml", &format!("{half} [\n"))?;
+    let half = &whole[..whole.find("name: other").context("a name")?];
+    write_in_place(&scene, "other.yaml", &format!("{half}name: [\n"))?;
     let problem = scene.problem("UnreadableManifest", "other.yaml", None, None)?;
     ensure!(problem["message"].as_str().is_some_and(|it| it.contains("line")), "{problem}");
     write_in_place(&scene, "other.yaml", &whole)?;
@@ -235,7 +235,9 @@ fn capacity(scene: &Scene, table: &str) -> Result<u64> {
 
 #[test]
 fn an_interface_that_is_missing_goes_and_comes_back_is_served_again() -> Result<()> {
-    let scene = Scene::new(&["--interface", "second"])?;
+    let mut scene = Scene::new(&["--interface", "second"])?;
+    // No endpoint: it only lends its namespace to another client.
+    scene.lab.add_pod()?;
     let witness = scene.witness()?;
     let problem = scene.problem("InterfaceMissing", "Interface second", Some("--interface"), Some("second"))?;
     ensure!(message(&problem).contains("waits"), "{problem}");
@@ -261,7 +263,6 @@ fn an_interface_that_is_missing_goes_and_comes_back_is_served_again() -> Result<
 /// A link `second` between the node and its second client, both addressed.
 fn connect_second(lab: &Lab) -> Result<nlb_tests::lab::Namespace> {
     let pod = lab.pods().last().context("a pod")?;
-    // The last pod's namespace also has a leg outside: it is a client on that one.
     let elsewhere = pod.namespace.clone();
     elsewhere.link("eth1", &lab.node, "second")?;
     elsewhere.ethtool(&["-K", "eth1", "tx", "off"])?;
