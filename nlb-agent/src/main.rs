@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the hook hands its arguments over")]
 fn checked(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let settings = settings::of_flags(&args.translate)?;
     let format = match args.output.output {

@@ -221,7 +221,7 @@ impl Reconcile {
         let node_vip = self.vip_source == VipSource::Node;
         let forwardings = health::forwardings(&self.model, &self.health, |_| node_vip);
         let planned = self.control.apply(forwardings, self.elapsed);
-        let waits = self.run(planned);
+        let waits = self.run(&planned);
         if self.written {
             self.metrics.applied(seen.elapsed());
         }
@@ -233,10 +233,10 @@ impl Reconcile {
     pub fn grace(&mut self, epoch: Epoch) -> Option<Epoch> {
         self.elapsed = self.elapsed.max(epoch);
         let planned = self.control.change(Change::default(), self.elapsed);
-        self.run(planned)
+        self.run(&planned)
     }
 
-    fn run(&mut self, planned: Planned) -> Option<Epoch> {
+    fn run(&mut self, planned: &Planned) -> Option<Epoch> {
         if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path, step)) {
             tracing::error!(%error, "a map could not be written; reading the maps back");
             self.readopt();

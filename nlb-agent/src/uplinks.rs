@@ -62,6 +62,16 @@ impl Uplinks {
         let attached: Vec<String> = links.xdp().keys().cloned().collect();
         let replies: BTreeSet<String> =
             network.reply_devices(&self.uplinks).into_iter().chain(attached).collect();
+        let wanted: Vec<String> = replies.iter().cloned().collect();
+        // Without any uplink there is nothing to compare with: a route is gone for a moment, and what runs goes on.
+        let retained =
+            if self.uplinks.is_empty() { Ok(Vec::new()) } else { links.retain(&self.uplinks, &wanted) };
+        match retained {
+            Ok(left) => left.iter().for_each(|what| tracing::info!("no longer wanted: {what}")),
+            Err(error) => {
+                tracing::warn!(%error, "an attachment that is no longer wanted could not be removed");
+            }
+        }
         for name in replies {
             let ethernet = network.interface(&name).is_some_and(|interface| interface.ethernet);
             if ethernet && !links.reply().contains_key(&name) {
