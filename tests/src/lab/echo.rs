@@ -86,7 +86,12 @@ impl Conversation {
         let stream = namespace
             .enter(move || TcpStream::connect_timeout(&to, patience))?
             .with_context(|| format!("cannot connect to {to}"))?;
-        stream.set_read_timeout(Some(patience)).context("cannot set a timeout")?;
+        Conversation::over(stream)
+    }
+
+    /// Goes on over a connection that stands.
+    pub fn over(stream: TcpStream) -> Result<Conversation> {
+        stream.set_read_timeout(Some(Duration::from_secs(3))).context("cannot set a timeout")?;
         Ok(Conversation { reader: BufReader::new(stream), said: 0 })
     }
 

@@ -1,0 +1,243 @@
+//! A ring that is swapped a thousand times a second under traffic: every new flow goes where the old or the new ring says.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::xdp::XdpAttachType;
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use nix::sched::{CloneFlags, unshare};
+use nlb_agent::bpf::detach::detach;
+use nlb_agent::bpf::pins::{MAX_VIPS, RING_WORDS, Sizes};
+use nlb_agent::bpf::{DataPath, Options, PinnedMaps, sys};
+use nlb_agent::capacity::Limits;
+use nlb_agent::control::{Change, Control, Planned};
+use nlb_agent::model::{Forwarding, Placed, TargetKey};
+use nlb_agent::reconcile;
+use nlb_agent::slots::Epoch;
+use nlb_common::hash::Tuple;
+use nlb_common::layout::{ListenerKey, TCP};
+use nlb_common::reasons::Reason;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const PORT: u16 = 80;
+/// New flows in each round.
+const FLOWS: u32 = 20_000;
+/// `XDP_PASS`: into the host's routing.
+const PASS: u32 = 2;
+
+/// Maps and programs under a pin path that is gone again at the end.
+struct Place {
+    pins: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _nothing_left = detach(&self.pins);
+    }
+}
+
+/// The control plane's end of the maps, with the grace periods that the agent waits for.
+struct Plane {
+    data_path: DataPath,
+    control: Control,
+    elapsed: Epoch,
+    waiting: bool,
+    asked: Sender<Epoch>,
+    graces: Receiver<Epoch>,
+}
+
+impl Plane {
+    fn open(place: &Place) -> Result<Plane> {
+        let sizes = Sizes { flows: 1024, half_flows: 1 << 17, listeners: 16, slots: 256 };
+        let data_path = DataPath::open(&Options { sizes, ..Options::new(&place.pins) })?;
+        let limits = Limits {
+            listeners: sizes.listeners,
+            vips: MAX_VIPS,
+            slots: sizes.slots,
+            ring_words: RING_WORDS,
+            hz: data_path.maps.config.hz,
+        };
+        let (asked, questions) = channel::<Epoch>();
+        let (answer, graces) = channel();
+        std::thread::spawn(move || {
+            while let Ok(epoch) = questions.recv() {
+                if sys::grace_period().is_err() || answer.send(epoch).is_err() {
+                    return;
+                }
+            }
+        });
+        let control = Control::new(limits);
+        Ok(Plane { data_path, control, elapsed: Epoch::default(), waiting: false, asked, graces })
+    }
+
+    fn put(&mut self, forwarding: &Forwarding) -> Result<()> {
+        while let Ok(epoch) = self.graces.try_recv() {
+            self.elapsed = epoch;
+            self.waiting = false;
+            let planned = self.control.change(Change::default(), self.elapsed);
+            self.run(&planned)?;
+        }
+        let change = Change { put: vec![forwarding.clone()], removed: Vec::new() };
+        let planned = self.control.change(change, self.elapsed);
+        ensure!(planned.shortfalls.is_empty(), "{:?}", planned.shortfalls);
+        self.run(&planned)
+    }
+
+    fn run(&mut self, planned: &Planned) -> Result<()> {
+        for step in &planned.steps {
+            reconcile::run(&mut self.data_path.maps, step)?;
+        }
+        // One grace period at a time covers everything before it.
+        if planned.waiting && !self.waiting {
+            self.waiting = true;
+            self.asked.send(planned.epoch)?;
+        }
+        Ok(())
+    }
+
+    fn listener(&self) -> Result<u32> {
+        Ok(self.control.listener(&key()).context("the listener stands")?.0)
+    }
+}
+
+fn key() -> ListenerKey {
+    ListenerKey { vip: VIP.into(), port: PORT, protocol: TCP, zero: 0 }
+}
+
+/// Five registered targets; those with these last digits, and their shares.
+fn forwarding(targets: &[(u8, u32)]) -> Forwarding {
+    let placed = |&(last, share): &(u8, u32)| Placed {
+        key: TargetKey { ip: IpAddr::V4(Ipv4Addr::new(10, 1, 0, last)), port: 5001, uid: None },
+        incarnation: 0,
+        share,
+    };
+    Forwarding {
+        listener: key(),
+        node_vip: false,
+        idle_timeout: Duration::from_secs(350),
+        registered: 5,
+        targets: targets.iter().map(placed).collect(),
+    }
+}
+
+/// A client that no round has seen before.
+fn client(round: u32, number: u32) -> (Ipv4Addr, u16) {
+    let (block, port) = (number / 10_000, number % 10_000);
+    (Ipv4Addr::from_bits(0xc633_6400 + round * 16 + block), 20_000 + port as u16)
+}
+
+fn tuple((ip, port): (Ipv4Addr, u16)) -> Tuple {
+    Tuple {
+        source: ip.into(),
+        destination: VIP.into(),
+        source_port: port,
+        destination_port: PORT,
+        protocol: TCP,
+    }
+}
+
+fn syn((ip, port): (Ipv4Addr, u16)) -> Result<Vec<u8>> {
+    let mut frame = Vec::new();
+    let headers = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(ip.octets(), VIP.octets(), 64);
+    headers.tcp(port, PORT, 1, 1024).syn().write(&mut frame, &[])?;
+    Ok(frame)
+}
+
+/// Where today's ring would send each flow of a round.
+fn expected(plane: &mut Plane, maps: &PinnedMaps, wanted: &Forwarding, round: u32) -> Result<Vec<IpAddr>> {
+    plane.put(wanted)?;
+    let listener = plane.listener()?;
+    let pick = |number| {
+        let slot = maps.pick(listener, &tuple(client(round, number))).context("no pick")?;
+        Ok(maps.slot(slot).context("no such slot")?.target.ip())
+    };
+    (0..FLOWS).map(pick).collect()
+}
+
+/// Sends the round's SYNs through the loaded program; where each went.
+fn traffic(pins: &std::path::Path, round: u32) -> Result<Vec<IpAddr>> {
+    let program = Xdp::from_pin(pins.join("prog_xdp"), XdpAttachType::Interface)?;
+    let mut out = vec![0; 128];
+    let mut went = Vec::new();
+    for number in 0..FLOWS {
+        let frame = syn(client(round, number))?;
+        let options =
+            TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let run = program.test_run(options)?;
+        ensure!(run.return_value == PASS, "flow {number} met verdict {}", run.return_value);
+        let to: [u8; 4] = out[30..34].try_into()?;
+        ensure!(u16::from_be_bytes([out[36], out[37]]) == 5001, "flow {number} was not rewritten");
+        went.push(Ipv4Addr::from(to).into());
+    }
+    Ok(went)
+}
+
+fn no_target(maps: &PinnedMaps) -> Result<u64> {
+    let all = maps.reasons()?;
+    Ok(all.iter().find(|(reason, _)| *reason == Reason::NoTarget).context("NoTarget")?.1)
+}
+
+/// One round: the two are swapped for as long as the traffic lasts. Returns swaps made and seconds taken.
+fn round(plane: &mut Plane, place: &Place, number: u32, sets: [&Forwarding; 2]) -> Result<(u32, f64)> {
+    let maps = PinnedMaps::open(&place.pins)?.context("the maps are pinned")?;
+    let old = expected(plane, &maps, sets[0], number)?;
+    let new = expected(plane, &maps, sets[1], number)?;
+    let moved = old.iter().zip(&new).filter(|(old, new)| old != new).count();
+    ensure!(moved > FLOWS as usize / 50, "only {moved} flows tell the two rings apart");
+    let (done, began) = (AtomicBool::new(false), Instant::now());
+    let (swaps, went) = std::thread::scope(|scope| -> Result<(u32, Vec<IpAddr>)> {
+        let sender = scope.spawn(|| {
+            let went = traffic(&place.pins, number);
+            done.store(true, Ordering::Relaxed);
+            went
+        });
+        let mut swaps = 0;
+        while !done.load(Ordering::Relaxed) {
+            plane.put(sets[swaps as usize % 2])?;
+            swaps += 1;
+        }
+        Ok((swaps, sender.join().expect("the sender's own panic")?))
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    let wrong: BTreeSet<usize> = (0..went.len()).filter(|&at| went[at] != old[at] && went[at] != new[at]).collect();
+    ensure!(wrong.is_empty(), "{} flows went elsewhere, such as {:?}", wrong.len(), wrong.first());
+    let by_old = (0..went.len()).filter(|&at| went[at] == old[at] && old[at] != new[at]).count();
+    ensure!(by_old > 0 && by_old < moved, "{by_old} of {moved} by the first ring: nothing was swapped");
+    ensure!(no_target(&maps)? == 0, "a flow found no target");
+    Ok((swaps, seconds))
+}
+
+#[test]
+fn every_pick_is_from_the_old_or_the_new_ring() -> Result<()> {
+    let test = || -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET).context("a network namespace: run this as root")?;
+        let place = Place { pins: PathBuf::from(format!("/sys/fs/bpf/nlb-ring-{}", std::process::id())) };
+        let mut plane = Plane::open(&place)?;
+        let all = forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
+        let others = [
+            // Evicted, gone, replaced by another (whose slot is a new one), and weighted.
+            forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 0)]),
+            forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1)]),
+            forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (6, 1)]),
+            forwarding(&[(1, 9), (2, 1), (3, 1), (4, 1), (5, 1)]),
+        ];
+        let (mut swaps, mut seconds) = (0, 0.0);
+        for (number, other) in (0..).zip(&others) {
+            let (made, took) = round(&mut plane, &place, number, [&all, other])
+                .with_context(|| format!("round {number}"))?;
+            swaps += made;
+            seconds += took;
+        }
+        println!("{swaps} swaps in {seconds:.1} s, {:.0} a second", f64::from(swaps) / seconds);
+        ensure!(swaps >= 1_000, "only {swaps} swaps");
+        ensure!(f64::from(swaps) / seconds >= 200.0, "{swaps} swaps in {seconds} s: too slow to mean anything");
+        plane.data_path.leave();
+        Ok(())
+    };
+    std::thread::spawn(test).join().expect("the test's own panic")
+}
