@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::xdp::XdpAttachType;
+
 use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya_obj::programs::XdpAttachType;
 use nix::sched::{CloneFlags, unshare};
 use nlb_agent::bpf::detach::detach;
 use nlb_agent::bpf::pins::{MAX_VIPS, RING_WORDS, Sizes};
@@ -19,6 +20,7 @@ use nlb_agent::control::{Change, Control, Planned};
 use nlb_agent::model::{Forwarding, Placed, TargetKey};
 use nlb_agent::reconcile;
 use nlb_agent::slots::Epoch;
+use nlb_common::address::Address;
 use nlb_common::hash::Tuple;
 use nlb_common::layout::{ListenerKey, TCP};
 use nlb_common::reasons::Reason;
@@ -133,11 +135,12 @@ fn client(round: u32, number: u32) -> (Ipv4Addr, u16) {
 
 fn tuple((ip, port): (Ipv4Addr, u16)) -> Tuple {
     Tuple {
-        source: ip.into(),
-        destination: VIP.into(),
+        source: Address::from(ip).words(),
+        destination: Address::from(VIP).words(),
         source_port: port,
         destination_port: PORT,
         protocol: TCP,
+        ipv4: true,
     }
 }
 
