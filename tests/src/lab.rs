@@ -158,6 +158,9 @@ impl Lab {
         self.node.ip(&["address", "add", &format!("{gateway6}/64"), "dev", &name, "nodad"])?;
         let pod = Pod { name, namespace, ipv4, ipv6 };
         pod.address_and_route()?;
+        for address in [ipv4.into(), ipv6.into()] {
+            wait_for_path(&self.client, address)?;
+        }
         self.pods.push(pod);
         Ok(self.pods.last().expect("just pushed"))
     }
@@ -205,6 +208,19 @@ pub fn eventually<T>(patience: Duration, mut look: impl FnMut() -> Result<Option
             Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
+}
+
+/// Waits until packets from `namespace` reach `address`: the kernel takes a new link into use some time after it is up.
+fn wait_for_path(namespace: &Namespace, address: IpAddr) -> Result<()> {
+    // Nobody serves this port, so a refusal shows the path both ways.
+    let closed = SocketAddr::new(address, 9);
+    let refused = move || {
+        let connected = std::net::TcpStream::connect_timeout(&closed, Duration::from_millis(300));
+        Ok(connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(()))
+    };
+    namespace
+        .enter(move || eventually(Duration::from_secs(15), refused))?
+        .with_context(|| format!("no path to {address}"))
 }
 
 /// Waits until somebody in `namespace` accepts connections at `address`.
