@@ -1,6 +1,7 @@
 //! A lab with an agent that serves one good Service: what goes on while a test does something bad beside it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -177,10 +178,38 @@ impl Scene {
         })
     }
 
+    /// `GET PATH` from the agent's HTTP address inside the node's namespace: status and body.
+    pub fn page(&self, path: &'static str) -> Result<(u16, String)> {
+        self.lab.node.enter(move || page(path))?
+    }
+
+    /// The sum of a metric over all its labels.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let (_, text) = self.page("/metrics")?;
+        let value = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
+        };
+        let values: Vec<f64> = text.lines().filter_map(value).collect();
+        ensure!(!values.is_empty(), "there is no metric {name} in {text}");
+        Ok(values.iter().sum())
+    }
+
     /// The VIP of an address, whatever the port.
     pub fn vip(&self, service: &str) -> Result<IpAddr> {
         Ok(self.address(service)?.ip())
     }
+}
+
+fn page(path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect("127.0.0.1:9464").context("nobody serves HTTP")?;
+    stream.set_read_timeout(Some(PATIENCE)).context("cannot set a timeout")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: nlb\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).context("no whole answer")?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no head")?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
+    Ok((status, body.to_owned()))
 }
 
 /// A client of the good Service that never tries again.
