@@ -225,10 +225,11 @@ impl Witness {
 
     /// Ends it, and every request has been answered.
     pub fn nothing_failed(self) -> Result<()> {
+        // A short test may end before its client has begun.
+        eventually(PATIENCE, || Ok((self.requests() >= 10).then_some(())))?;
         let attempts = self.load.stop()?;
         let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.outcome.is_err()).collect();
         ensure!(failed.is_empty(), "{} of {} requests failed: {failed:#?}", failed.len(), attempts.len());
-        ensure!(attempts.len() >= 3, "only {} requests were made", attempts.len());
         Ok(())
     }
 }
