@@ -1,3 +1,12 @@
-//! What the tests that need a kernel share: a laboratory of network namespaces with real clients and servers.
+//! What the tests that need a kernel share: a laboratory of network namespaces with real clients and servers, the object
+//! loaded, and rows of packets that host and kernel must treat alike.
 
+#[cfg(feature = "kernel")]
+pub mod fixtures;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 pub mod lab;
+#[cfg(feature = "kernel")]
+pub mod oracle;
+#[cfg(feature = "kernel")]
+pub mod traffic;
