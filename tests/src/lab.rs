@@ -14,6 +14,8 @@ pub mod agent;
 pub mod curl;
 pub mod download;
 pub mod echo;
+#[cfg(feature = "kernel")]
+pub mod foreign;
 pub mod http;
 pub mod iperf;
 pub mod manifests;

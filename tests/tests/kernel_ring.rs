@@ -207,7 +207,8 @@ fn round(plane: &mut Plane, place: &Place, number: u32, sets: [&Forwarding; 2]) 
         Ok((swaps, sender.join().expect("the sender's own panic")?))
     })?;
     let seconds = began.elapsed().as_secs_f64();
-    let wrong: BTreeSet<usize> = (0..went.len()).filter(|&at| went[at] != old[at] && went[at] != new[at]).collect();
+    let wrong: BTreeSet<usize> =
+        (0..went.len()).filter(|&at| went[at] != old[at] && went[at] != new[at]).collect();
     ensure!(wrong.is_empty(), "{} flows went elsewhere, such as {:?}", wrong.len(), wrong.first());
     let by_old = (0..went.len()).filter(|&at| went[at] == old[at] && old[at] != new[at]).count();
     ensure!(by_old > 0 && by_old < moved, "{by_old} of {moved} by the first ring: nothing was swapped");
@@ -238,7 +239,10 @@ fn every_pick_is_from_the_old_or_the_new_ring() -> Result<()> {
         }
         println!("{swaps} swaps in {seconds:.1} s, {:.0} a second", f64::from(swaps) / seconds);
         ensure!(swaps >= 1_000, "only {swaps} swaps");
-        ensure!(f64::from(swaps) / seconds >= 200.0, "{swaps} swaps in {seconds} s: too slow to mean anything");
+        ensure!(
+            f64::from(swaps) / seconds >= 200.0,
+            "{swaps} swaps in {seconds} s: too slow to mean anything"
+        );
         plane.data_path.leave();
         Ok(())
     };

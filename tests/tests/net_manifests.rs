@@ -9,9 +9,9 @@ use nlb_agent::bpf::PinnedMaps;
 use nlb_agent::contents::MapDump;
 use nlb_common::layout::Slot;
 use nlb_tests::lab::echo::Conversation;
+use nlb_tests::lab::eventually;
 use nlb_tests::lab::manifests::{Endpoint, Port, Service, yaml};
 use nlb_tests::lab::scene::{GOOD, PATIENCE, Scene, port, service};
-use nlb_tests::lab::eventually;
 
 fn text(scene: &Scene, service: &Service) -> Result<String> {
     let mut documents = vec![service.manifest()];
@@ -58,8 +58,8 @@ fn a_config_maps_symlink_swap_is_followed() -> Result<()> {
 #[test]
 fn many_files_at_once_end_in_the_right_state_without_a_needless_step() -> Result<()> {
     const NAMES: [&str; 20] = [
-        "s00", "s01", "s02", "s03", "s04", "s05", "s06", "s07", "s08", "s09", "s10", "s11", "s12", "s13", "s14",
-        "s15", "s16", "s17", "s18", "s19",
+        "s00", "s01", "s02", "s03", "s04", "s05", "s06", "s07", "s08", "s09", "s10", "s11", "s12", "s13",
+        "s14", "s15", "s16", "s17", "s18", "s19",
     ];
     let scene = Scene::new(&[])?;
     let witness = scene.witness()?;

@@ -126,7 +126,9 @@ fn ping_and_every_other_port_of_the_node_are_untouched() -> Result<()> {
     client.sysctl("net.ipv4.ping_group_range", "0 0")?;
     for address in [IpAddr::from(NODE.0), NODE.1.into()] {
         for number in 1..=3 {
-            client.enter(move || ping(address, number))?.with_context(|| format!("ping {number} to {address}"))?;
+            client
+                .enter(move || ping(address, number))?
+                .with_context(|| format!("ping {number} to {address}"))?;
         }
     }
     let _daemon = Echo::start_in(&scene.lab.node, "daemon", 9999)?;

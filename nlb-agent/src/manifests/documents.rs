@@ -241,7 +241,10 @@ mod tests {
         assert_eq!(reading.errors, []);
         assert_eq!(names(&reading), ["Service default/web", "Service default/in-list"]);
         let skipped: Vec<String> = reading.skipped.iter().map(ToString::to_string).collect();
-        assert_eq!(skipped, ["a.yaml, document 5: skipped apps/v1 Deployment, a kind that nlb does not read"]);
+        assert_eq!(
+            skipped,
+            ["a.yaml, document 5: skipped apps/v1 Deployment, a kind that nlb does not read"]
+        );
     }
 
     #[test]

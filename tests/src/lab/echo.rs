@@ -63,7 +63,8 @@ fn serve(stream: TcpStream, client: SocketAddr, name: &str, stop: &AtomicBool) -
         if line.starts_with("GET ") {
             while reader.read_line(&mut line)? > 2 {}
             let body = format!("{name} {} {}\n", client.ip().to_canonical(), client.port());
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             return writer.write_all((head + &body).as_bytes());
         }
         writer.write_all(format!("{name} {line}").as_bytes())?;

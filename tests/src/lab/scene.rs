@@ -29,7 +29,8 @@ pub fn port(number: u16) -> Port {
 /// A Service of one TCP port, claimed, with checks that decide within seconds.
 pub fn service(name: &'static str, number: u16) -> Service {
     let class = Some("nlb.io/nlb");
-    let service = Service { namespace: "default", name, class, ports: vec![port(number)], ..Service::default() };
+    let service =
+        Service { namespace: "default", name, class, ports: vec![port(number)], ..Service::default() };
     service.with_aws("target-group-attributes", "deregistration_delay.timeout_seconds=1").with_quick_checks()
 }
 
@@ -154,7 +155,13 @@ impl Scene {
     }
 
     /// Waits for a problem of this reason that names object, field and value (`null` = none), and returns it.
-    pub fn problem(&self, reason: &str, object: &str, field: Option<&str>, value: Option<&str>) -> Result<Value> {
+    pub fn problem(
+        &self,
+        reason: &str,
+        object: &str,
+        field: Option<&str>,
+        value: Option<&str>,
+    ) -> Result<Value> {
         eventually(PATIENCE, || {
             let all = self.problems()?;
             let is = |row: &&Value| {
