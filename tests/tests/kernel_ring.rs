@@ -1,9 +1,9 @@
 //! A ring that is swapped a thousand times a second under traffic: every new flow goes where the old or the new ring says.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ use nlb_common::reasons::Reason;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const PORT: u16 = 80;
-/// New flows in each round.
-const FLOWS: u32 = 20_000;
+/// New flows, one SYN each.
+const FLOWS: u32 = 80_000;
 /// `XDP_PASS`: into the host's routing.
 const PASS: u32 = 2;
 
@@ -127,10 +127,10 @@ fn forwarding(targets: &[(u8, u32)]) -> Forwarding {
     }
 }
 
-/// A client that no round has seen before.
-fn client(round: u32, number: u32) -> (Ipv4Addr, u16) {
+/// The client of a flow; no two are alike.
+fn client(number: u32) -> (Ipv4Addr, u16) {
     let (block, port) = (number / 10_000, number % 10_000);
-    (Ipv4Addr::from_bits(0xc633_6400 + round * 16 + block), 20_000 + port as u16)
+    (Ipv4Addr::from_bits(0xc633_6400 + block), 20_000 + port as u16)
 }
 
 fn tuple((ip, port): (Ipv4Addr, u16)) -> Tuple {
@@ -151,33 +151,62 @@ fn syn((ip, port): (Ipv4Addr, u16)) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Where today's ring would send each flow of a round.
-fn expected(plane: &mut Plane, maps: &PinnedMaps, wanted: &Forwarding, round: u32) -> Result<Vec<IpAddr>> {
+/// Where this forwarding's ring sends each flow, read at rest.
+fn expected(plane: &mut Plane, maps: &PinnedMaps, wanted: &Forwarding) -> Result<Vec<IpAddr>> {
     plane.put(wanted)?;
     let listener = plane.listener()?;
     let pick = |number| {
-        let slot = maps.pick(listener, &tuple(client(round, number))).context("no pick")?;
+        let slot = maps.pick(listener, &tuple(client(number))).context("no pick")?;
         Ok(maps.slot(slot).context("no such slot")?.target.ip())
     };
     (0..FLOWS).map(pick).collect()
 }
 
-/// Sends the round's SYNs through the loaded program; where each went.
-fn traffic(pins: &std::path::Path, round: u32) -> Result<Vec<IpAddr>> {
+/// How many swaps have begun and ended so far.
+#[derive(Default)]
+struct Swaps {
+    begun: AtomicU32,
+    ended: AtomicU32,
+    stop: AtomicBool,
+}
+
+/// Where a flow went, and which rings may have been asked: from the last that was surely in use to the last that may be.
+struct Pick {
+    to: IpAddr,
+    rings: RangeInclusive<u32>,
+}
+
+/// Sends one SYN of each flow through the loaded program.
+fn traffic(pins: &std::path::Path, swaps: &Swaps) -> Result<Vec<Pick>> {
     let program = Xdp::from_pin(pins.join("prog_xdp"), XdpAttachType::Interface)?;
     let mut out = vec![0; 128];
     let mut went = Vec::new();
     for number in 0..FLOWS {
-        let frame = syn(client(round, number))?;
+        let frame = syn(client(number))?;
         let options =
             TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let before = swaps.ended.load(Ordering::SeqCst);
         let run = program.test_run(options)?;
+        let after = swaps.begun.load(Ordering::SeqCst);
         ensure!(run.return_value == PASS, "flow {number} met verdict {}", run.return_value);
         let to: [u8; 4] = out[30..34].try_into()?;
         ensure!(u16::from_be_bytes([out[36], out[37]]) == 5001, "flow {number} was not rewritten");
-        went.push(Ipv4Addr::from(to).into());
+        went.push(Pick { to: Ipv4Addr::from(to).into(), rings: before..=after });
     }
     Ok(went)
+}
+
+/// Swaps through the sets in turn until the traffic has ended.
+fn swap(plane: &mut Plane, sets: &[Forwarding], swaps: &Swaps) -> Result<()> {
+    for number in 1.. {
+        if swaps.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        swaps.begun.store(number, Ordering::SeqCst);
+        plane.put(&sets[number as usize % sets.len()])?;
+        swaps.ended.store(number, Ordering::SeqCst);
+    }
+    Ok(())
 }
 
 fn no_target(maps: &PinnedMaps) -> Result<u64> {
@@ -185,35 +214,50 @@ fn no_target(maps: &PinnedMaps) -> Result<u64> {
     Ok(all.iter().find(|(reason, _)| *reason == Reason::NoTarget).context("NoTarget")?.1)
 }
 
-/// One round: the two are swapped for as long as the traffic lasts. Returns swaps made and seconds taken.
-fn round(plane: &mut Plane, place: &Place, number: u32, sets: [&Forwarding; 2]) -> Result<(u32, f64)> {
+fn swapped_under_traffic(place: &Place) -> Result<()> {
+    let mut plane = Plane::open(place)?;
     let maps = PinnedMaps::open(&place.pins)?.context("the maps are pinned")?;
-    let old = expected(plane, &maps, sets[0], number)?;
-    let new = expected(plane, &maps, sets[1], number)?;
-    let moved = old.iter().zip(&new).filter(|(old, new)| old != new).count();
-    ensure!(moved > FLOWS as usize / 50, "only {moved} flows tell the two rings apart");
-    let (done, began) = (AtomicBool::new(false), Instant::now());
-    let (swaps, went) = std::thread::scope(|scope| -> Result<(u32, Vec<IpAddr>)> {
+    let sets = [
+        forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]),
+        // One evicted, one gone, one replaced by another (in a slot of its own), one with more weight.
+        forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 0)]),
+        forwarding(&[(1, 1), (2, 1), (3, 1), (5, 1)]),
+        forwarding(&[(1, 1), (2, 1), (6, 1), (4, 1), (5, 1)]),
+        forwarding(&[(1, 9), (2, 1), (3, 1), (4, 1), (7, 1)]),
+    ];
+    let rings: Vec<Vec<IpAddr>> =
+        sets.iter().map(|set| expected(&mut plane, &maps, set)).collect::<Result<_>>()?;
+    plane.put(&sets[0])?;
+    let (swaps, began) = (Swaps::default(), Instant::now());
+    let went = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            let went = traffic(&place.pins, number);
-            done.store(true, Ordering::Relaxed);
+            let went = traffic(&place.pins, &swaps);
+            swaps.stop.store(true, Ordering::Relaxed);
             went
         });
-        let mut swaps = 0;
-        while !done.load(Ordering::Relaxed) {
-            plane.put(sets[swaps as usize % 2])?;
-            swaps += 1;
-        }
-        Ok((swaps, sender.join().expect("the sender's own panic")?))
+        let swapped = swap(&mut plane, &sets, &swaps);
+        let went = sender.join().expect("the sender's own panic");
+        swapped.and(went)
     })?;
-    let seconds = began.elapsed().as_secs_f64();
-    let wrong: BTreeSet<usize> =
-        (0..went.len()).filter(|&at| went[at] != old[at] && went[at] != new[at]).collect();
-    ensure!(wrong.is_empty(), "{} flows went elsewhere, such as {:?}", wrong.len(), wrong.first());
-    let by_old = (0..went.len()).filter(|&at| went[at] == old[at] && old[at] != new[at]).count();
-    ensure!(by_old > 0 && by_old < moved, "{by_old} of {moved} by the first ring: nothing was swapped");
+    let (made, seconds) = (swaps.ended.into_inner(), began.elapsed().as_secs_f64());
+    let says = |ring: u32, flow: usize| rings[ring as usize % rings.len()][flow];
+    let wrong: Vec<usize> = (0..went.len())
+        .filter(|&flow| !went[flow].rings.clone().any(|ring| says(ring, flow) == went[flow].to))
+        .collect();
+    ensure!(wrong.is_empty(), "{} of {FLOWS} flows went elsewhere, such as {:?}", wrong.len(), wrong.first());
+    // A pick that any of the rings could have made would prove nothing.
+    let telling = went.iter().enumerate().filter(|(flow, pick)| {
+        pick.rings.end() - pick.rings.start() <= 1 && rings.iter().any(|ring| ring[*flow] != pick.to)
+    });
+    let (telling, rate) = (telling.count(), f64::from(made) / seconds);
+    println!(
+        "{made} swaps in {seconds:.1} s, {rate:.0} a second; {telling} of {FLOWS} picks tell rings apart"
+    );
+    ensure!(telling > FLOWS as usize / 10, "only {telling} picks tell rings apart");
     ensure!(no_target(&maps)? == 0, "a flow found no target");
-    Ok((swaps, seconds))
+    ensure!(made >= 1_000 && rate >= 200.0, "{made} swaps in {seconds} s: too few to mean anything");
+    plane.data_path.leave();
+    Ok(())
 }
 
 #[test]
@@ -221,30 +265,7 @@ fn every_pick_is_from_the_old_or_the_new_ring() -> Result<()> {
     let test = || -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET).context("a network namespace: run this as root")?;
         let place = Place { pins: PathBuf::from(format!("/sys/fs/bpf/nlb-ring-{}", std::process::id())) };
-        let mut plane = Plane::open(&place)?;
-        let all = forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
-        let others = [
-            // Evicted, gone, replaced by another (whose slot is a new one), and weighted.
-            forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 0)]),
-            forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1)]),
-            forwarding(&[(1, 1), (2, 1), (3, 1), (4, 1), (6, 1)]),
-            forwarding(&[(1, 9), (2, 1), (3, 1), (4, 1), (5, 1)]),
-        ];
-        let (mut swaps, mut seconds) = (0, 0.0);
-        for (number, other) in (0..).zip(&others) {
-            let (made, took) = round(&mut plane, &place, number, [&all, other])
-                .with_context(|| format!("round {number}"))?;
-            swaps += made;
-            seconds += took;
-        }
-        println!("{swaps} swaps in {seconds:.1} s, {:.0} a second", f64::from(swaps) / seconds);
-        ensure!(swaps >= 1_000, "only {swaps} swaps");
-        ensure!(
-            f64::from(swaps) / seconds >= 200.0,
-            "{swaps} swaps in {seconds} s: too slow to mean anything"
-        );
-        plane.data_path.leave();
-        Ok(())
+        swapped_under_traffic(&place)
     };
     std::thread::spawn(test).join().expect("the test's own panic")
 }
