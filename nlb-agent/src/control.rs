@@ -1,6 +1,6 @@
 //! What the maps shall hold, kept up to date listener by listener: forwardings in, steps out.
 //!
-//! The whole story is [`plan`](crate::plan::plan) from the contents of now to those of the wanted forwardings. With
+//! The whole story is [`plan`] from the contents of now to those of the wanted forwardings. With
 //! 100 000 targets that is too much work for one endpoint, so [`Control`] remembers who sits where and makes only the
 //! edits of listeners that changed; the order of the steps is the same function.
 

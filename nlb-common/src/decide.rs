@@ -223,7 +223,7 @@ fn admit<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Result<Route, Re
     let (listener, number) = choose(tables, packet)?;
     let opened =
         opening(tables, packet, hash.tag, number).and_then(|place| begin(tables, packet, &hash, &place));
-    opened.inspect_err(|_| tables.count_drop(listener))
+    opened.inspect_err(|reason| tables.count_drop(listener, *reason))
 }
 
 /// The listener's id of a packet that begins something, and the slot that takes it.
@@ -244,7 +244,7 @@ fn choose<T: Tables>(tables: &T, packet: &Packet) -> Result<(u32, u32), Reason> 
     match select(tables, listener.id, packet.tuple().ring()) {
         Some(number) => Ok((listener.id, number)),
         None => {
-            tables.count_drop(listener.id);
+            tables.count_drop(listener.id, Reason::NoTarget);
             Err(Reason::NoTarget)
         }
     }

@@ -277,9 +277,9 @@ impl<'a> Tables for &'a Host {
         }
     }
 
-    fn count_drop(&self, listener: u32) {
+    fn count_drop(&self, listener: u32, reason: Reason) {
         if let Some(counts) = self.listener_counts.borrow_mut().get_mut(listener as usize) {
-            counts.drops += 1;
+            counts.drops[reason.of_listener()] += 1;
         }
     }
 }

@@ -107,8 +107,9 @@ impl SkbFrame {
         within(data, end, offset, size)
     }
 
+    /// Writes bytes as they are, their checksums left to the caller; `None` where the packet ends before them.
     #[inline(always)]
-    fn store<T: IntoBytes + Immutable>(&mut self, offset: usize, value: &T) -> Option<()> {
+    pub fn store<T: IntoBytes + Immutable>(&mut self, offset: usize, value: &T) -> Option<()> {
         // SAFETY: the helper copies `size_of::<T>()` bytes from a live value and checks the offset itself.
         let rc = unsafe {
             bpf_skb_store_bytes(
@@ -157,8 +158,8 @@ impl Frame for SkbFrame {
             self.sum(sum_at, old_address[3], change.address[3], pseudo)?;
             self.store(address_at, &change.address[3])?;
         } else {
-            for i in 0..4 {
-                self.sum(sum_at, old_address[i], change.address[i], pseudo)?;
+            for (old, new) in old_address.into_iter().zip(change.address) {
+                self.sum(sum_at, old, new, pseudo)?;
             }
             self.store(address_at, &change.address)?;
         }

@@ -354,6 +354,10 @@ impl Tables for Maps {
         }
     }
 
+    #[expect(
+        clippy::manual_flatten,
+        reason = "unrolled as it stands; an adaptor would keep the pointers in memory"
+    )]
     #[inline(always)]
     fn count_traffic(&self, slot: u32, listener: u32, packets: u32, bytes: u32) {
         for counts in [maps::SLOT_COUNTS.get_ptr_mut(slot), maps::LISTENER_COUNTS.get_ptr_mut(listener)] {
@@ -367,6 +371,10 @@ impl Tables for Maps {
         }
     }
 
+    #[expect(
+        clippy::manual_flatten,
+        reason = "unrolled as it stands; an adaptor would keep the pointers in memory"
+    )]
     #[inline(always)]
     fn count_flow(&self, slot: u32, listener: u32) {
         for counts in [maps::SLOT_COUNTS.get_ptr_mut(slot), maps::LISTENER_COUNTS.get_ptr_mut(listener)] {
@@ -378,10 +386,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_drop(&self, listener: u32) {
+    fn count_drop(&self, listener: u32, reason: Reason) {
         if let Some(counts) = maps::LISTENER_COUNTS.get_ptr_mut(listener) {
             // SAFETY: this CPU's own counters.
-            unsafe { (*counts).drops += 1 };
+            unsafe { (*counts).drops[reason.of_listener()] += 1 };
         }
     }
 }

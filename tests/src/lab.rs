@@ -11,11 +11,15 @@
 //! all offloads, and the node's uplink has transmit checksums off, as a NIC would see it: so a wrong checksum shows.
 
 pub mod agent;
+pub mod conversation;
 pub mod curl;
 pub mod download;
 pub mod echo;
 #[cfg(feature = "kernel")]
+pub mod flood;
+#[cfg(feature = "kernel")]
 pub mod foreign;
+pub mod good;
 pub mod http;
 pub mod iperf;
 pub mod manifests;

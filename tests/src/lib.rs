@@ -1,6 +1,8 @@
 //! What the tests that need a kernel share: a laboratory of network namespaces with real clients and servers, the object
-//! loaded, and rows of packets that host and kernel must treat alike.
+//! loaded, rows of packets that host and kernel must treat alike, and the bench.
 
+#[cfg(feature = "kernel")]
+pub mod bench;
 #[cfg(feature = "kernel")]
 pub mod fixtures;
 #[cfg(feature = "kernel")]

@@ -1,5 +1,6 @@
 //! Every fixture on the host and in the kernel: the same verdict, the same bytes, the same counters.
 
+use nlb_common::layout::Counts;
 use nlb_common::reasons::Reason;
 use nlb_common::scene::Scene;
 use nlb_tests::fixtures::{self, Row};
@@ -37,10 +38,14 @@ fn every_row_holds_in_the_kernel() {
         for (kind, wanted) in row.counts().iter().enumerate() {
             for (i, wanted) in wanted.iter().enumerate() {
                 let (a, b) = (after[kind][i], before[kind][i]);
-                let moved =
-                    [a.packets - b.packets, a.bytes - b.bytes, a.new_flows - b.new_flows, a.drops - b.drops];
-                let wanted = [wanted.packets, wanted.bytes, wanted.new_flows, wanted.drops];
-                assert_eq!(moved, wanted, "{}[{i}] of {}", names[kind], row.name);
+                let drops = std::array::from_fn(|reason| a.drops[reason] - b.drops[reason]);
+                let moved = Counts {
+                    packets: a.packets - b.packets,
+                    bytes: a.bytes - b.bytes,
+                    new_flows: a.new_flows - b.new_flows,
+                    drops,
+                };
+                assert_eq!(moved, *wanted, "{}[{i}] of {}", names[kind], row.name);
             }
         }
         on_host(&scene, &row);

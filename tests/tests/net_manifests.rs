@@ -10,21 +10,21 @@ use nlb_agent::contents::MapDump;
 use nlb_common::layout::Slot;
 use nlb_tests::lab::echo::Conversation;
 use nlb_tests::lab::eventually;
+use nlb_tests::lab::good::{GOOD, GoodService, PATIENCE, port, service};
 use nlb_tests::lab::manifests::{Endpoint, Port, Service, yaml};
-use nlb_tests::lab::scene::{GOOD, PATIENCE, Scene, port, service};
 
-fn text(scene: &Scene, service: &Service) -> Result<String> {
+fn text(scene: &GoodService, service: &Service) -> Result<String> {
     let mut documents = vec![service.manifest()];
     documents.extend(service.slices(&scene.endpoints()));
     yaml(&documents)
 }
 
-fn maps(scene: &Scene) -> Result<PinnedMaps> {
+fn maps(scene: &GoodService) -> Result<PinnedMaps> {
     PinnedMaps::open(scene.agent.pins())?.context("nothing is pinned")
 }
 
 /// The slots in use, by listener port.
-fn slots_of(scene: &Scene, port: u16) -> Result<Vec<Slot>> {
+fn slots_of(scene: &GoodService, port: u16) -> Result<Vec<Slot>> {
     let all = maps(scene)?.used_slots();
     Ok(all.into_iter().map(|(_, slot)| slot).filter(|slot| slot.vip_port == port).collect())
 }
@@ -35,7 +35,7 @@ fn with_port(number: u16) -> Service {
 
 #[test]
 fn a_config_maps_symlink_swap_is_followed() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let folder = scene.manifests.folder();
     for (version, number) in [("..v1", 81), ("..v2", 82)] {
@@ -61,7 +61,7 @@ fn many_files_at_once_end_in_the_right_state_without_a_needless_step() -> Result
         "s00", "s01", "s02", "s03", "s04", "s05", "s06", "s07", "s08", "s09", "s10", "s11", "s12", "s13",
         "s14", "s15", "s16", "s17", "s18", "s19",
     ];
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     for number in [80, 81] {
         for name in NAMES {
@@ -100,13 +100,13 @@ fn many_files_at_once_end_in_the_right_state_without_a_needless_step() -> Result
     witness.nothing_failed()
 }
 
-fn rings(scene: &Scene) -> Result<Vec<u64>> {
+fn rings(scene: &GoodService) -> Result<Vec<u64>> {
     Ok(maps(scene)?.choices())
 }
 
 #[test]
 fn annotations_edited_in_place_take_effect() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let other = with_port(81);
     scene.manifests.write(&other, &scene.endpoints())?;
@@ -146,7 +146,7 @@ fn annotations_edited_in_place_take_effect() -> Result<()> {
     witness.nothing_failed()
 }
 
-fn checks_of(scene: &Scene, service: &str) -> Result<f64> {
+fn checks_of(scene: &GoodService, service: &str) -> Result<f64> {
     let name = service.rsplit('/').next().unwrap_or_default();
     let (_, text) = scene.page("/metrics")?;
     let ours = |line: &&str| {
@@ -160,7 +160,7 @@ fn checks_of(scene: &Scene, service: &str) -> Result<f64> {
 
 #[test]
 fn a_port_that_is_added_answers_while_connections_of_the_others_live_on() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let at = scene.address(GOOD)?;
     let mut open = Conversation::open(&scene.lab.client, at)?;
     let mut good = service("good", 80);
@@ -191,7 +191,7 @@ struct Held {
     target_filter: Vec<u64>,
 }
 
-fn held(scene: &Scene) -> Result<Held> {
+fn held(scene: &GoodService) -> Result<Held> {
     let MapDump { vips, vip_filter, listeners, choices, slots, targets, target_filter, rings: _ } =
         maps(scene)?.dump()?;
     Ok(Held {
@@ -205,7 +205,7 @@ fn held(scene: &Scene) -> Result<Held> {
     })
 }
 
-fn back_to(scene: &Scene, before: &Held) -> Result<()> {
+fn back_to(scene: &GoodService, before: &Held) -> Result<()> {
     eventually(PATIENCE, || {
         let now = held(scene)?;
         ensure!(now == *before, "the maps hold {now:?}, and held {before:?}");
@@ -215,7 +215,7 @@ fn back_to(scene: &Scene, before: &Held) -> Result<()> {
 
 #[test]
 fn a_service_that_is_deleted_leaves_nothing_and_one_made_anew_has_fresh_flows() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     scene.agent.wait_for(GOOD, "healthy", 1, PATIENCE)?;
     let before = held(&scene)?;
@@ -244,7 +244,7 @@ fn a_service_that_is_deleted_leaves_nothing_and_one_made_anew_has_fresh_flows() 
 }
 
 /// Addresses of the pod's own network where nobody is.
-fn crowd(scene: &Scene, round: u16) -> Vec<Endpoint> {
+fn crowd(scene: &GoodService, round: u16) -> Vec<Endpoint> {
     let real = scene.endpoints().remove(0);
     let endpoint = |number: u16| Endpoint {
         pod: format!("imagined-{round}-{number}"),
@@ -254,7 +254,7 @@ fn crowd(scene: &Scene, round: u16) -> Vec<Endpoint> {
     (1..=200).map(endpoint).collect()
 }
 
-fn resident(scene: &Scene) -> Result<u64> {
+fn resident(scene: &GoodService) -> Result<u64> {
     let id = scene.agent.id().context("the agent runs")?;
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
@@ -264,7 +264,7 @@ fn resident(scene: &Scene) -> Result<u64> {
 #[test]
 fn ten_thousand_target_changes_leave_nothing_behind() -> Result<()> {
     const ROUNDS: u16 = 26;
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     scene.agent.wait_for(GOOD, "healthy", 1, PATIENCE)?;
     // Packets to nobody are answered at once.
     scene.lab.node.ip(&["route", "add", "unreachable", "10.2.0.0/16"])?;

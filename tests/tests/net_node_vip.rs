@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nlb_tests::lab::echo::{Conversation, Echo};
+use nlb_tests::lab::good::{GOOD, GoodService, PATIENCE, service};
 use nlb_tests::lab::manifests::Service;
-use nlb_tests::lab::scene::{GOOD, PATIENCE, Scene, service};
 use nlb_tests::lab::{CLIENT, NODE, eventually};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -14,14 +14,14 @@ fn here(port: u16) -> SocketAddr {
     SocketAddr::new(NODE.0.into(), port)
 }
 
-fn pod_that_answers(scene: &Scene, at: SocketAddr) -> Result<String> {
+fn pod_that_answers(scene: &GoodService, at: SocketAddr) -> Result<String> {
     let attempt = scene.ask(at)?;
     attempt.outcome.map(|answer| answer.pod).map_err(|failure| anyhow::anyhow!("{at}: {failure}"))
 }
 
 #[test]
 fn clients_are_served_on_the_nodes_own_addresses_by_both_families() -> Result<()> {
-    let scene = Scene::on_node(&[])?;
+    let scene = GoodService::on_node(&[])?;
     assert_eq!(scene.address(GOOD)?, here(8080));
     let attempt = scene.ask(here(8080))?;
     let answer = attempt.outcome.map_err(|failure| anyhow::anyhow!("{failure}"))?;
@@ -43,7 +43,7 @@ fn clients_are_served_on_the_nodes_own_addresses_by_both_families() -> Result<()
 
 #[test]
 fn a_port_that_the_node_listens_on_is_refused_and_never_taken() -> Result<()> {
-    let scene = Scene::on_node(&[])?;
+    let scene = GoodService::on_node(&[])?;
     let witness = scene.witness()?;
     // As sshd does: a listener, and connections that last.
     let _daemon = Echo::start_in(&scene.lab.node, "daemon", 2222)?;
@@ -64,7 +64,7 @@ fn a_port_that_the_node_listens_on_is_refused_and_never_taken() -> Result<()> {
 
 #[test]
 fn a_socket_that_is_opened_later_wins_at_once_and_is_reported() -> Result<()> {
-    let scene = Scene::on_node(&[])?;
+    let scene = GoodService::on_node(&[])?;
     scene.manifests.write(&service("other", 8081), &scene.endpoints())?;
     scene.answers_at(here(8081))?;
     let witness = scene.witness()?;
@@ -84,7 +84,7 @@ fn a_socket_that_is_opened_later_wins_at_once_and_is_reported() -> Result<()> {
 
 #[test]
 fn node_ports_are_refused_and_ports_of_outgoing_connections_get_a_warning() -> Result<()> {
-    let scene = Scene::on_node(&[])?;
+    let scene = GoodService::on_node(&[])?;
     let witness = scene.witness()?;
     scene.manifests.write(&service("node-port", 30080), &scene.endpoints())?;
     let object = "Service default/node-port";
@@ -120,7 +120,7 @@ fn ping(to: IpAddr, number: u8) -> Result<()> {
 
 #[test]
 fn ping_and_every_other_port_of_the_node_are_untouched() -> Result<()> {
-    let scene = Scene::on_node(&[])?;
+    let scene = GoodService::on_node(&[])?;
     let witness = scene.witness()?;
     let client = &scene.lab.client;
     client.sysctl("net.ipv4.ping_group_range", "0 0")?;
@@ -141,7 +141,7 @@ fn ping_and_every_other_port_of_the_node_are_untouched() -> Result<()> {
 
 #[test]
 fn the_nodes_own_connections_from_a_listeners_port_live_on() -> Result<()> {
-    let scene = Scene::on_node(&[])?;
+    let scene = GoodService::on_node(&[])?;
     let _server = Echo::start_in(&scene.lab.client, "outside", 7777)?;
     let to = SocketAddr::new(CLIENT.0.into(), 7777);
     // From the very port that a listener then gets.

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use nlb_agent::bpf::sys;
 use nlb_tests::lab::echo::Conversation;
 use nlb_tests::lab::foreign::Foreign;
+use nlb_tests::lab::good::{GOOD, GoodService, PATIENCE, SMALL, service};
 use nlb_tests::lab::manifests::Service;
-use nlb_tests::lab::scene::{GOOD, PATIENCE, SMALL, Scene, service};
 use nlb_tests::lab::{Agent, UPLINK, eventually};
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ fn row<'a>(value: &'a Value, list: &str, key: &str, wanted: &str) -> Result<&'a 
 
 #[test]
 fn every_question_is_answered_with_the_contracts_names_and_numbers_that_move() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     scene.agent.wait_for(GOOD, "healthy", 1, PATIENCE)?;
     let at = scene.address(GOOD)?;
     let mut open = Conversation::open(&scene.lab.client, at)?;
@@ -91,7 +91,7 @@ fn every_question_is_answered_with_the_contracts_names_and_numbers_that_move() -
     Ok(())
 }
 
-fn status_has_all(scene: &Scene) -> Result<()> {
+fn status_has_all(scene: &GoodService) -> Result<()> {
     let status = scene.agent.json(&["status"])?;
     has(&status, "agent interfaces sources tables vips host problems")?;
     has(&status["agent"], "running version node leader startedAt layout")?;
@@ -111,7 +111,7 @@ fn status_has_all(scene: &Scene) -> Result<()> {
 
 #[test]
 fn a_closed_port_of_a_vip_is_counted_and_explained() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let closed = SocketAddr::new(scene.vip(GOOD)?, 81);
     let count = || -> Result<u64> {
         let drops = scene.agent.json(&["drops"])?;
@@ -131,7 +131,7 @@ fn a_closed_port_of_a_vip_is_counted_and_explained() -> Result<()> {
 
 #[test]
 fn a_stopped_agent_leaves_the_data_path_and_its_numbers() -> Result<()> {
-    let mut scene = Scene::new(&[])?;
+    let mut scene = GoodService::new(&[])?;
     let at = scene.address(GOOD)?;
     let mut open = Conversation::open(&scene.lab.client, at)?;
     open.say()?;
@@ -166,13 +166,13 @@ fn a_stopped_agent_leaves_the_data_path_and_its_numbers() -> Result<()> {
 
 #[test]
 fn pages_are_served_on_loopback_and_readiness_waits() -> Result<()> {
-    let stage = Scene::stage(1)?;
+    let stage = GoodService::stage(1)?;
     // A folder that is not there yet: nothing is synced.
     let folder = stage.0.folder().join("later");
     let flags = ["--interface", UPLINK, "--vip-pool", "192.0.2.0/24"];
     let agent = Agent::start_with(&stage.0, &folder, &flags)?;
     let good = std::fs::read(stage.1.folder().join("good.yaml"))?;
-    let scene = Scene::assemble(stage, agent);
+    let scene = GoodService::assemble(stage, agent);
     let (status, body) = eventually(PATIENCE, || scene.page("/readyz").map(Some))?;
     ensure!(status == 503 && body.contains("manifests"), "{status} {body}");
     assert_eq!(scene.page("/healthz")?.0, 200);
@@ -201,7 +201,7 @@ fn pages_are_served_on_loopback_and_readiness_waits() -> Result<()> {
 
 #[test]
 fn top_draws_in_a_terminal_and_ends_on_q() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let agent = Agent::binary()?;
     let top = format!(
         "{} top --socket {} --pin-path {}",
@@ -228,9 +228,9 @@ fn top_draws_in_a_terminal_and_ends_on_q() -> Result<()> {
 
 #[test]
 fn detach_takes_everything_away_and_again_nothing() -> Result<()> {
-    let mut scene = Scene::new(&[])?;
+    let mut scene = GoodService::new(&[])?;
     let at = scene.address(GOOD)?;
-    let detach = |scene: &Scene| -> Result<std::process::Output> {
+    let detach = |scene: &GoodService| -> Result<std::process::Output> {
         Ok(scene.agent.command("detach").args(["--yes", "-o", "json"]).output()?)
     };
     let refused = detach(&scene)?;
@@ -259,7 +259,7 @@ fn detach_takes_everything_away_and_again_nothing() -> Result<()> {
 #[test]
 fn log_lines_are_structured_and_the_data_paths_own_only_where_asked_for() -> Result<()> {
     for (level, wanted) in [("info", true), ("off", false)] {
-        let scene = Scene::new(&["--log-format", "json", "--log", "debug", "--data-path-log", level])?;
+        let scene = GoodService::new(&["--log-format", "json", "--log", "debug", "--data-path-log", level])?;
         let closed = SocketAddr::new(scene.vip(GOOD)?, 81);
         ensure!(scene.ask(closed)?.outcome.is_err());
         std::thread::sleep(Duration::from_secs(1));
@@ -282,7 +282,7 @@ fn log_lines_are_structured_and_the_data_paths_own_only_where_asked_for() -> Res
 
 #[test]
 fn what_the_machine_does_wrong_is_said_with_the_command_and_forgotten_when_mended() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     scene.agent.wait_for(GOOD, "healthy", 1, PATIENCE)?;
     let node = &scene.lab.node;
     let said = |reason: &str, words: &str| -> Result<Value> {
@@ -317,7 +317,7 @@ fn what_the_machine_does_wrong_is_said_with_the_command_and_forgotten_when_mende
 
 #[test]
 fn behind_somebody_elses_clsact_filter_both_see_packets() -> Result<()> {
-    let stage = Scene::stage(1)?;
+    let stage = GoodService::stage(1)?;
     // Any program that lets others look at a packet, too, will do; ours under another pin path counts what it sees.
     let foreign = Foreign::open(&stage.0, |_| Ok(()))?;
     let node = stage.0.node.clone();
@@ -326,7 +326,7 @@ fn behind_somebody_elses_clsact_filter_both_see_packets() -> Result<()> {
     let filter = ["egress", "prio", "7", "protocol", "all", "bpf", "da", "object-pinned", &program];
     node.output("tc", &[&["filter", "add", "dev", UPLINK], &filter[..]].concat())?;
     let agent = Agent::start(&stage.0, stage.1.folder(), &SMALL)?;
-    let scene = Scene::assemble(stage, agent);
+    let scene = GoodService::assemble(stage, agent);
     let at = scene.answers(GOOD)?;
     let status = scene.agent.json(&["status"])?;
     let uplink = row(&status, "interfaces", "name", UPLINK)?;
@@ -348,7 +348,7 @@ fn behind_somebody_elses_clsact_filter_both_see_packets() -> Result<()> {
 
 #[test]
 fn attachments_that_somebody_removes_are_restored_with_a_problem() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let at = scene.address(GOOD)?;
     for (pin, program) in [("link_xdp_uplink", "nlb_xdp"), ("link_reply_uplink", "nlb_reply")] {
         let link = sys::open_pin(&scene.agent.pins().join(pin))?;
@@ -368,7 +368,7 @@ fn attachments_that_somebody_removes_are_restored_with_a_problem() -> Result<()>
 
 #[test]
 fn a_second_family_needs_no_restart() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let dual = Service { families: vec!["IPv4", "IPv6"], ..service("dual", 81) };
     scene.manifests.write(&dual, &scene.endpoints())?;

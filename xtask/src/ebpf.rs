@@ -13,23 +13,31 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds `target/bpf/nlb.o`; touches it only when its bytes change, so that the agent is not rebuilt for nothing.
 pub(crate) fn build() -> Result<PathBuf> {
+    build_binary("nlb", &[], object())
+}
+
+/// Builds `target/bpf/bench.o`: the same data path in programs that can be measured.
+pub(crate) fn build_bench() -> Result<PathBuf> {
+    build_binary("bench", &["--features", "bench"], object().with_file_name("bench.o"))
+}
+
+fn build_binary(name: &str, features: &[&str], wanted: PathBuf) -> Result<PathBuf> {
     setup::for_build()?;
-    let built = compile()?;
-    let wanted = object();
+    let built = compile(name, features)?;
     let folder = wanted.parent().expect("the object lies in a folder");
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let stripped = folder.join("nlb.o.new");
+    let stripped = wanted.with_extension("o.new");
     strip(&built, &stripped)?;
     replace_if_different(&stripped, &wanted)?;
     Ok(wanted)
 }
 
-fn compile() -> Result<PathBuf> {
+fn compile(name: &str, features: &[&str]) -> Result<PathBuf> {
     let folder = target().join("ebpf");
     let mut build = cargo_for_bpf("build")?;
-    build.args(["--release", "--target-dir"]).arg(&folder);
+    build.args(["--release", "--bin", name]).args(features).arg("--target-dir").arg(&folder);
     run(&mut build).context("the eBPF object does not build")?;
-    Ok(folder.join(TARGET).join("release/nlb"))
+    Ok(folder.join(TARGET).join("release").join(name))
 }
 
 /// A cargo command on the eBPF crate, with its target, compiler and flags.

@@ -1,5 +1,6 @@
-//! The project's own commands: setup, build, demo, test and check, each of which sets up what it needs first.
+//! The project's own commands: setup, build, demo, test, bench and check, each of which sets up what it needs first.
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -34,6 +35,8 @@ enum Task {
     Demo(demo::Options),
     /// Run the test suites
     Test(test::Options),
+    /// Measure packets, requests and the control plane (root)
+    Bench(bench::Options),
     /// Check formatting, lints, documentation and licences
     Check,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Build => build::build(),
         Task::Demo(options) => demo::demo(&options),
         Task::Test(options) => test::test(&options),
+        Task::Bench(options) => bench::bench(&options),
         Task::Check => check::check(),
     };
     match done {

@@ -1,242 +1,191 @@
-//! A lab with an agent that serves one good Service: what goes on while a test does something bad beside it.
+//! What most namespace tests begin with: the five-port Service and a dual-stack one on the same pods, and an agent.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::echo::Echo;
-use super::http::{Attempt, Load, request};
 use super::manifests::{Endpoint, Manifests, Port, Service};
-use super::{Agent, Lab, eventually};
+use super::nginx::Nginx;
+use super::{Agent, Lab, Pod, Process, eventually, udp};
 
-/// The good Service, as `targets` names it.
-pub const GOOD: &str = "default/good";
-/// What the pods listen on.
-pub const POD_PORT: u16 = 5001;
-/// How long a change may take to be seen: generous, because the machine may be slow.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-/// Small maps, which are made and walked faster.
-pub const SMALL: [&str; 4] = ["--max-flows", "4096", "--max-half-flows", "1024"];
+/// The load balancer class of every Service here, taken over from AWS.
+pub const CLASS: &str = "service.k8s.aws/nlb";
+/// The five-port Service.
+pub const FIVE: &str = "app-qa/internal-nlb-service";
+/// The dual-stack Service.
+pub const WEB: &str = "app-qa/web";
+/// The five-port Service's ports, each the pods' own.
+pub const FIVE_PORTS: [(&str, u16); 5] = [
+    ("api-service", 5001),
+    ("worker-service", 5002),
+    ("analytics-service", 5003),
+    ("ml-engine", 5004),
+    ("report-generator", 5005),
+];
+/// The dual-stack Service's TCP listener and the pods' port behind it.
+pub const WEB_TCP: (u16, u16) = (80, 8080);
+/// Its UDP listener and the pods' port behind it.
+pub const WEB_UDP: (u16, u16) = (53, 9053);
+/// The Service for iperf3, which needs all its connections at one pod: the first.
+pub const BULK: &str = "app-qa/bulk";
+/// Its listener and the pod's port behind it.
+pub const BULK_TCP: (u16, u16) = (5200, 5201);
+/// How long anything may take that health checks decide: each takes a second, and two must agree.
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A port of the good Service and those like it.
-pub fn port(number: u16) -> Port {
-    Port { name: "web", protocol: "TCP", port: number, target: POD_PORT }
+/// The five-port Service of one family: all pods are endpoints of all its ports.
+pub fn five(name: &'static str, family: &'static str) -> Service {
+    let port = |(name, port)| Port { name, protocol: "TCP", port, target: port };
+    Service {
+        namespace: "app-qa",
+        name,
+        class: Some(CLASS),
+        selector: [("nlb-backend", "shared-nlb-group"), ("environment", "qa")].into(),
+        ports: FIVE_PORTS.map(port).into(),
+        families: vec![family],
+        ..Service::default()
+    }
+    .with_aws("type", "external")
+    .with_aws("nlb-target-type", "ip")
+    .with_quick_checks()
 }
 
-/// A Service of one TCP port, claimed, with checks that decide within seconds.
-pub fn service(name: &'static str, number: u16) -> Service {
-    let class = Some("nlb.io/nlb");
-    let service =
-        Service { namespace: "default", name, class, ports: vec![port(number)], ..Service::default() };
-    service.with_aws("target-group-attributes", "deregistration_delay.timeout_seconds=1").with_quick_checks()
+/// The dual-stack Service: TCP and UDP to the same pods, whose web servers say whether they are healthy.
+pub fn web() -> Service {
+    let port = |name, protocol, (port, target)| Port { name, protocol, port, target };
+    Service {
+        namespace: "app-qa",
+        name: "web",
+        class: Some(CLASS),
+        ports: vec![port("http", "TCP", WEB_TCP), port("echo", "UDP", WEB_UDP)],
+        families: vec!["IPv4", "IPv6"],
+        ..Service::default()
+    }
+    .with_quick_checks()
+    .with_aws("healthcheck-port", &WEB_TCP.1.to_string())
 }
 
-/// A lab, an agent, pods that answer, and the good Service.
+/// The Service for iperf3.
+pub fn bulk() -> Service {
+    let port = Port { name: "bulk", protocol: "TCP", port: BULK_TCP.0, target: BULK_TCP.1 };
+    Service { name: "bulk", ports: vec![port], ..web() }
+}
+
+/// The laboratory with Services, servers and an agent. What comes first in it ends first.
 pub struct Scene {
-    /// Not dropped before the servers: nothing of it needs them.
+    /// The agent.
     pub agent: Agent,
-    /// What the agent watches.
+    /// The web servers, in the order in which they were started.
+    pub servers: Vec<Nginx>,
+    /// The UDP servers, by pod.
+    pub udp: Vec<Process>,
+    /// The folder that the agent watches.
     pub manifests: Manifests,
-    servers: Vec<Echo>,
-    /// The namespaces; the last to go.
+    /// The namespaces.
     pub lab: Lab,
 }
 
 impl Scene {
-    /// One pod; the good Service on a pool VIP, and it answers.
-    pub fn new(extra: &[&str]) -> Result<Scene> {
-        Scene::of(1, extra)
+    /// `pods` pods that serve the dual-stack Service's ports, and an agent with `extra` arguments beside the usual ones.
+    pub fn new(pods: usize, services: &[Service], extra: &[&str]) -> Result<Scene> {
+        Scene::with_servers(pods, services, extra, |_| vec![WEB_TCP.1])
     }
 
-    /// The same with some pods.
-    pub fn of(pods: usize, extra: &[&str]) -> Result<Scene> {
-        let (lab, manifests, servers) = Scene::stage(pods)?;
-        let agent = Agent::start(&lab, manifests.folder(), &[&SMALL[..], extra].concat())?;
-        let scene = Scene { agent, manifests, servers, lab };
-        scene.answers(GOOD)?;
-        Ok(scene)
+    /// The five-port Service, for both families as Services of their own: each pod serves one of its ports.
+    pub fn of_five_ports() -> Result<Scene> {
+        let services =
+            [five("internal-nlb-service", "IPv4"), five("internal-nlb-service-six", "IPv6"), web(), bulk()];
+        Scene::with_servers(5, &services, &[], |pod| vec![FIVE_PORTS[pod].1, WEB_TCP.1])
     }
 
-    /// The same under `--vip node`, where the good Service has the node's address and port 8080.
-    pub fn on_node(extra: &[&str]) -> Result<Scene> {
-        let (lab, manifests, servers) = Scene::stage(1)?;
-        let endpoint = Endpoint::ready(&lab.pods()[0]);
-        manifests.write(&service("good", 8080), &[endpoint])?;
-        let flags = [&["--interface", super::UPLINK, "--vip", "node"], &SMALL[..], extra].concat();
-        let agent = Agent::start_with(&lab, manifests.folder(), &flags)?;
-        let scene = Scene { agent, manifests, servers, lab };
-        scene.answers(GOOD)?;
-        Ok(scene)
-    }
-
-    /// Everything but the agent.
-    pub fn stage(pods: usize) -> Result<(Lab, Manifests, Vec<Echo>)> {
+    /// `pods` pods, each with a web server on the ports that `ports` gives it and a UDP server.
+    pub fn with_servers(
+        pods: usize,
+        services: &[Service],
+        extra: &[&str],
+        ports: impl Fn(usize) -> Vec<u16>,
+    ) -> Result<Scene> {
         let lab = Lab::new(pods)?;
-        let servers = lab.pods().iter().map(|pod| Echo::start(pod, POD_PORT)).collect::<Result<_>>()?;
+        let (mut servers, mut udp) = (Vec::new(), Vec::new());
+        for (number, pod) in lab.pods().iter().enumerate() {
+            let ports = ports(number);
+            if !ports.is_empty() {
+                servers.push(Nginx::start(&lab, pod, &ports)?);
+            }
+            udp.push(udp::serve(&lab, pod, WEB_UDP.1)?);
+        }
         let manifests = Manifests::new(&lab.folder())?;
         let endpoints: Vec<Endpoint> = lab.pods().iter().map(Endpoint::ready).collect();
-        manifests.write(&service("good", 80), &endpoints)?;
-        Ok((lab, manifests, servers))
+        for service in services {
+            let of_one = if service.name == bulk().name { 1 } else { pods };
+            manifests.write(service, &endpoints[..of_one])?;
+        }
+        let arguments = [&["--load-balancer-class", CLASS], extra].concat();
+        let agent = Agent::start(&lab, manifests.folder(), &arguments)?;
+        Ok(Scene { agent, servers, udp, manifests, lab })
     }
 
-    /// The parts of a stage and an agent that was started otherwise.
-    pub fn assemble((lab, manifests, servers): (Lab, Manifests, Vec<Echo>), agent: Agent) -> Scene {
-        Scene { agent, manifests, servers, lab }
-    }
-
-    /// As many servers as pods.
-    pub fn servers(&self) -> usize {
-        self.servers.len()
-    }
-
-    /// All pods as endpoints that are ready.
-    pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.lab.pods().iter().map(Endpoint::ready).collect()
-    }
-
-    /// The rows of `listeners` of one Service.
-    pub fn listeners(&self, service: &str) -> Result<Vec<Value>> {
+    /// The listeners' addresses of a Service with this protocol, IPv4 first, in the order of their ports.
+    pub fn listeners(&self, service: &str, protocol: &str) -> Result<Vec<SocketAddr>> {
         let all = self.agent.json(&["listeners"])?;
         let rows = all["listeners"].as_array().context("listeners -o json has no list `listeners`")?;
-        let is = |row: &&Value| {
-            let text = |key: &str| row[key].as_str().unwrap_or_default();
-            format!("{}/{}", text("namespace"), text("service")) == service
-        };
-        Ok(rows.iter().filter(is).cloned().collect())
+        let of = |row: &&Value| format!("{}/{}", text(row, "namespace"), text(row, "service")) == service;
+        let named = rows.iter().filter(of).filter_map(|row| text(row, "listener").split_once('/'));
+        let parsed: Result<Vec<SocketAddr>> = named
+            .filter(|(_, other)| *other == protocol)
+            .map(|(address, _)| address.parse().with_context(|| format!("{address:?} is no address")))
+            .collect();
+        let mut addresses = parsed?;
+        addresses.sort();
+        ensure!(!addresses.is_empty(), "{service} has no {protocol} listener: {all}");
+        Ok(addresses)
     }
 
-    /// Where the Service listens; waits until it does.
-    pub fn addresses(&self, service: &str) -> Result<Vec<SocketAddr>> {
-        eventually(PATIENCE, || {
-            let rows = self.listeners(service)?;
-            let address = |row: &Value| row["listener"].as_str()?.split_once('/')?.0.parse().ok();
-            let found: Vec<SocketAddr> = rows.iter().filter_map(address).collect();
-            Ok((!found.is_empty()).then_some(found))
-        })
-        .with_context(|| format!("{service} has no listener: {}", self.agent.last_words()))
+    /// The listener of a Service with this protocol, port and family, once the agent has it.
+    pub fn listener(&self, service: &str, protocol: &str, port: u16, ipv4: bool) -> Result<SocketAddr> {
+        let wanted = |address: &SocketAddr| address.port() == port && address.is_ipv4() == ipv4;
+        eventually(PATIENCE, || Ok(self.listeners(service, protocol)?.into_iter().find(wanted)))
+            .with_context(|| format!("{service} has no listener {port}/{protocol} with ipv4={ipv4}"))
     }
 
-    /// Where the Service listens first.
-    pub fn address(&self, service: &str) -> Result<SocketAddr> {
-        self.addresses(service)?.first().copied().context("a listener")
+    /// The dual-stack Service's TCP listener.
+    pub fn web(&self, ipv4: bool) -> Result<SocketAddr> {
+        self.listener(WEB, "TCP", WEB_TCP.0, ipv4)
     }
 
-    /// Waits until a client gets an answer from the Service, and returns where.
-    pub fn answers(&self, service: &str) -> Result<SocketAddr> {
-        let at = self.address(service)?;
-        self.answers_at(at)?;
-        Ok(at)
+    /// The dual-stack Service's UDP listener.
+    pub fn echo(&self, ipv4: bool) -> Result<SocketAddr> {
+        self.listener(WEB, "UDP", WEB_UDP.0, ipv4)
     }
 
-    /// Waits until a client gets an answer at this address.
-    pub fn answers_at(&self, at: SocketAddr) -> Result<()> {
-        eventually(PATIENCE, || Ok(self.ask(at)?.outcome.is_ok().then_some(())))
-            .with_context(|| format!("no answer at {at}: {}", self.agent.last_words()))
+    /// The counter of a reason, be it a drop or not.
+    pub fn reason(&self, name: &str) -> Result<u64> {
+        let all = self.agent.json(&["drops"])?;
+        let rows = ["drops", "passed"].iter().filter_map(|list| all[list].as_array()).flatten();
+        let row = rows.into_iter().find(|row| row["reason"] == name);
+        row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("`drops` has no {name}: {all}"))
     }
 
-    /// One request of a client.
-    pub fn ask(&self, at: SocketAddr) -> Result<Attempt> {
-        self.lab.client.enter(move || request(at, Instant::now()))
+    /// The pod with this name.
+    pub fn pod(&self, name: &str) -> &Pod {
+        self.lab.pods().iter().find(|pod| pod.name == name).expect("tests name pods that they made")
     }
 
-    /// Requests to the good Service until [`Witness::nothing_failed`].
-    pub fn witness(&self) -> Result<Witness> {
-        let at = self.address(GOOD)?;
-        Ok(Witness { load: Load::start(&self.lab.client, &[at], 1, Duration::from_millis(20))? })
+    /// The web server of the pod with this name.
+    pub fn server(&mut self, name: &str) -> &mut Nginx {
+        let number = self.lab.pods().iter().position(|pod| pod.name == name);
+        &mut self.servers[number.expect("tests name pods that they made")]
     }
 
-    /// `status -o json`, its problems.
-    pub fn problems(&self) -> Result<Vec<Value>> {
-        let status = self.agent.json(&["status"])?;
-        Ok(status["problems"].as_array().context("status -o json has no list `problems`")?.clone())
-    }
-
-    /// Waits for a problem of this reason that names object, field and value (`null` = none), and returns it.
-    pub fn problem(
-        &self,
-        reason: &str,
-        object: &str,
-        field: Option<&str>,
-        value: Option<&str>,
-    ) -> Result<Value> {
-        eventually(PATIENCE, || {
-            let all = self.problems()?;
-            let is = |row: &&Value| {
-                row["reason"] == reason
-                    && row["object"].as_str().is_some_and(|found| found.ends_with(object))
-                    && row["field"].as_str() == field
-                    && row["value"].as_str() == value
-            };
-            let found = all.iter().find(is).cloned();
-            ensure!(found.is_some(), "no {reason} of {object}, {field:?} = {value:?}, among {all:#?}");
-            Ok(found)
-        })
-    }
-
-    /// Waits until there is no problem of this reason.
-    pub fn no_problem(&self, reason: &str) -> Result<()> {
-        eventually(PATIENCE, || {
-            let all = self.problems()?;
-            ensure!(all.iter().all(|row| row["reason"] != reason), "still {all:#?}");
-            Ok(Some(()))
-        })
-    }
-
-    /// `GET PATH` from the agent's HTTP address inside the node's namespace: status and body.
-    pub fn page(&self, path: &'static str) -> Result<(u16, String)> {
-        self.lab.node.enter(move || page(path))?
-    }
-
-    /// The sum of a metric over all its labels.
-    pub fn metric(&self, name: &str) -> Result<f64> {
-        let (_, text) = self.page("/metrics")?;
-        let value = |line: &str| {
-            let (series, value) = line.rsplit_once(' ')?;
-            (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
-        };
-        let values: Vec<f64> = text.lines().filter_map(value).collect();
-        ensure!(!values.is_empty(), "there is no metric {name} in {text}");
-        Ok(values.iter().sum())
-    }
-
-    /// The VIP of an address, whatever the port.
-    pub fn vip(&self, service: &str) -> Result<IpAddr> {
-        Ok(self.address(service)?.ip())
+    /// Writes the dual-stack Service with these endpoints.
+    pub fn endpoints(&self, endpoints: &[Endpoint]) -> Result<()> {
+        self.manifests.write(&web(), endpoints)
     }
 }
 
-fn page(path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect("127.0.0.1:9464").context("nobody serves HTTP")?;
-    stream.set_read_timeout(Some(PATIENCE)).context("cannot set a timeout")?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: nlb\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).context("no whole answer")?;
-    let (head, body) = text.split_once("\r\n\r\n").context("no head")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
-    Ok((status, body.to_owned()))
-}
-
-/// A client of the good Service that never tries again.
-pub struct Witness {
-    load: Load,
-}
-
-impl Witness {
-    /// What it has seen so far.
-    pub fn requests(&self) -> usize {
-        self.load.attempts().len()
-    }
-
-    /// Ends it, and every request has been answered.
-    pub fn nothing_failed(self) -> Result<()> {
-        // A short test may end before its client has begun.
-        eventually(PATIENCE, || Ok((self.requests() >= 10).then_some(())))?;
-        let attempts = self.load.stop()?;
-        let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.outcome.is_err()).collect();
-        ensure!(failed.is_empty(), "{} of {} requests failed: {failed:#?}", failed.len(), attempts.len());
-        Ok(())
-    }
+/// A field of a row, as text.
+pub fn text<'a>(row: &'a Value, key: &str) -> &'a str {
+    row[key].as_str().unwrap_or_default()
 }

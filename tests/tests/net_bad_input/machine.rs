@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use nlb_agent::args::XdpMode;
 use nlb_agent::bpf::netlink;
 use nlb_tests::lab::foreign::Foreign;
-use nlb_tests::lab::scene::{GOOD, PATIENCE, SMALL, Scene};
+use nlb_tests::lab::good::{GOOD, GoodService, PATIENCE, SMALL};
 use nlb_tests::lab::{Agent, Lab, UPLINK, eventually};
 use serde_json::Value;
 use std::process::Command;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 #[test]
 fn an_interface_that_is_missing_goes_and_comes_back_is_served_again() -> Result<()> {
-    let mut scene = Scene::new(&["--interface", "second"])?;
+    let mut scene = GoodService::new(&["--interface", "second"])?;
     // No endpoint: it only lends its namespace to another client.
     scene.lab.add_pod()?;
     let witness = scene.witness()?;
@@ -57,7 +57,7 @@ fn connect_second(lab: &Lab) -> Result<nlb_tests::lab::Namespace> {
 }
 
 /// `run` with the first agent's pins but a socket of its own, to its end: what it says on standard error.
-fn refused(scene: &Scene, before: &[&str]) -> Result<String> {
+fn refused(scene: &GoodService, before: &[&str]) -> Result<String> {
     let binary = Agent::binary()?;
     let (program, rest) = match before.split_first() {
         Some((program, rest)) => (program.to_string(), rest.to_vec()),
@@ -85,7 +85,7 @@ fn ended_badly(command: &mut Command) -> Result<String> {
 
 #[test]
 fn without_permission_the_missing_capability_is_named() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let all = "setpriv --bounding-set -all --inh-caps -all --";
     let said = refused(&scene, &all.split(' ').collect::<Vec<_>>())?;
@@ -100,7 +100,7 @@ fn without_permission_the_missing_capability_is_named() -> Result<()> {
 
 #[test]
 fn a_second_agent_on_the_same_pins_is_refused_and_the_first_goes_on() -> Result<()> {
-    let mut scene = Scene::new(&[])?;
+    let mut scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let said = refused(&scene, &[])?;
     let pins = scene.agent.pins().display().to_string();
@@ -117,7 +117,7 @@ fn a_second_agent_on_the_same_pins_is_refused_and_the_first_goes_on() -> Result<
 
 #[test]
 fn pins_of_another_layout_are_refused_and_left_running() -> Result<()> {
-    let mut scene = Scene::new(&[])?;
+    let mut scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     ensure!(scene.agent.stop()?.success());
     let config = scene.agent.pins().join("config");
@@ -162,7 +162,7 @@ fn write_config(config: &std::path::Path, bytes: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn pinned(scene: &Scene) -> Result<Vec<String>> {
+fn pinned(scene: &GoodService) -> Result<Vec<String>> {
     let names = std::fs::read_dir(scene.agent.pins())?;
     let mut names: Vec<String> =
         names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
@@ -178,14 +178,14 @@ fn running() -> Result<Option<u32>> {
 
 #[test]
 fn a_foreign_xdp_program_is_named_and_left_alone_until_it_is_gone() -> Result<()> {
-    let stage = Scene::stage(1)?;
+    let stage = GoodService::stage(1)?;
     let foreign = Foreign::open(&stage.0, |theirs| {
         theirs.links.attach_xdp(UPLINK, XdpMode::Driver)?;
         Ok(())
     })?;
     let number = stage.0.node.enter(running)??.context("it is attached")?;
     let agent = Agent::start(&stage.0, stage.1.folder(), &SMALL)?;
-    let scene = Scene::assemble(stage, agent);
+    let scene = GoodService::assemble(stage, agent);
     let text = number.to_string();
     let problem = scene.problem("ForeignXdpProgram", "Interface uplink", Some("xdp"), Some(&text))?;
     ensure!(message(&problem).contains("leaves it"), "{problem}");

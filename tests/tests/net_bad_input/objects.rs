@@ -3,16 +3,16 @@
 use super::message;
 use anyhow::{Context, Result, ensure};
 use nlb_tests::lab::eventually;
+use nlb_tests::lab::good::{GOOD, GoodService, PATIENCE, POD_PORT, port, service};
 use nlb_tests::lab::manifests::{Endpoint, Port, Service, yaml};
-use nlb_tests::lab::scene::{GOOD, PATIENCE, POD_PORT, Scene, port, service};
 use serde_json::json;
 
 /// Puts text into a file as an editor without care does: no rename, and not at once.
-fn write_in_place(scene: &Scene, name: &str, text: &str) -> Result<()> {
+fn write_in_place(scene: &GoodService, name: &str, text: &str) -> Result<()> {
     std::fs::write(scene.manifests.folder().join(name), text).context("cannot write in place")
 }
 
-fn manifest_of(scene: &Scene, service: &Service) -> Result<String> {
+fn manifest_of(scene: &GoodService, service: &Service) -> Result<String> {
     let mut documents = vec![service.manifest()];
     documents.extend(service.slices(&scene.endpoints()));
     yaml(&documents)
@@ -20,7 +20,7 @@ fn manifest_of(scene: &Scene, service: &Service) -> Result<String> {
 
 #[test]
 fn a_half_written_file_is_named_and_takes_nothing_away() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let whole = manifest_of(&scene, &service("other", 81))?;
     let half = &whole[..whole.find("name: other").context("a name")?];
@@ -41,7 +41,7 @@ fn a_half_written_file_is_named_and_takes_nothing_away() -> Result<()> {
 
 #[test]
 fn an_unknown_kind_is_named_and_skipped() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let good = manifest_of(&scene, &service("other", 81))?;
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n";
@@ -55,7 +55,7 @@ fn an_unknown_kind_is_named_and_skipped() -> Result<()> {
 
 #[test]
 fn a_port_out_of_range_is_named_with_its_value() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let text = manifest_of(&scene, &service("other", 81))?;
     scene.manifests.write_text("other", &text.replace("port: 81\n", "port: 70000\n"))?;
@@ -72,7 +72,7 @@ fn a_port_out_of_range_is_named_with_its_value() -> Result<()> {
 
 #[test]
 fn a_slice_for_no_service_is_named() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let slices = service("nobody", 81).slices(&scene.endpoints());
     scene.manifests.write_text("nobody", &yaml(&slices)?)?;
@@ -90,7 +90,7 @@ fn a_slice_for_no_service_is_named() -> Result<()> {
 
 #[test]
 fn mixed_families_are_named() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let other = service("other", 81);
     let mut slice = other.slices(&scene.endpoints()).remove(0);
@@ -111,7 +111,7 @@ fn mixed_families_are_named() -> Result<()> {
 
 #[test]
 fn a_name_that_matches_no_port_is_named_on_both_sides() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let other = service("other", 81);
     let mut slice = other.slices(&scene.endpoints()).remove(0);
@@ -134,7 +134,7 @@ fn a_name_that_matches_no_port_is_named_on_both_sides() -> Result<()> {
 
 #[test]
 fn a_service_without_endpoints_is_named_and_its_packets_are_counted() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let other = service("other", 81);
     scene.manifests.write(&other, &[])?;
@@ -155,7 +155,7 @@ fn a_service_without_endpoints_is_named_and_its_packets_are_counted() -> Result<
 
 #[test]
 fn of_two_services_that_want_one_vip_and_port_the_first_keeps_it() -> Result<()> {
-    let scene = Scene::new(&[])?;
+    let scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
     let vip = scene.vip(GOOD)?;
     let mut other = service("other", 80);
@@ -179,7 +179,7 @@ fn of_two_services_that_want_one_vip_and_port_the_first_keeps_it() -> Result<()>
 
 #[test]
 fn more_listeners_than_the_map_holds_are_named() -> Result<()> {
-    let scene = Scene::new(&["--max-listeners", "4"])?;
+    let scene = GoodService::new(&["--max-listeners", "4"])?;
     let witness = scene.witness()?;
     let room = capacity(&scene, "listeners")?;
     assert_eq!(room, 4, "the flag is taken at its word");
@@ -211,7 +211,7 @@ fn more_listeners_than_the_map_holds_are_named() -> Result<()> {
 
 #[test]
 fn more_targets_than_the_map_holds_are_named() -> Result<()> {
-    let scene = Scene::new(&["--max-targets", "32"])?;
+    let scene = GoodService::new(&["--max-targets", "32"])?;
     let witness = scene.witness()?;
     assert_eq!(capacity(&scene, "slots")?, 32);
     let real = scene.endpoints().remove(0);
@@ -230,7 +230,7 @@ fn more_targets_than_the_map_holds_are_named() -> Result<()> {
     witness.nothing_failed()
 }
 
-fn capacity(scene: &Scene, table: &str) -> Result<u64> {
+fn capacity(scene: &GoodService, table: &str) -> Result<u64> {
     let status = scene.agent.json(&["status"])?;
     let tables = status["tables"].as_array().context("tables")?;
     let row = tables.iter().find(|row| row["name"] == table).context("the table")?;
