@@ -54,8 +54,8 @@ fn checked(
 ) -> anyhow::Result<Option<Vec<Problem>>> {
     let readings = readings(paths)?;
     let collected = manifests::collect(readings.iter().map(|(path, reading)| (path.as_path(), reading)));
-    for note in &collected.notes {
-        writeln!(err, "note: {note}")?;
+    for skipped in &collected.skipped {
+        writeln!(err, "note: {skipped}")?;
     }
     for error in &collected.errors {
         writeln!(err, "nlb-agent check: {error}")?;

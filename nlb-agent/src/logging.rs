@@ -7,6 +7,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
+/// Newer kernels have attributes that the netlink crate does not know, and it says so for each at every look. What the
+/// user writes about the same module comes later and wins.
+const CHATTER: &str = "netlink_packet_route=off";
+
 /// Begins to log to standard error; once in a process.
 ///
 /// # Errors
@@ -33,7 +37,7 @@ where
 
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     let filter = if filter.trim().is_empty() { "info" } else { filter };
-    EnvFilter::try_new(filter).with_context(|| {
+    EnvFilter::try_new(format!("{CHATTER},{filter}")).with_context(|| {
         format!("--log {filter}: wanted off, error, warn, info, debug or trace, or MODULE=LEVEL,… as in info,nlb_agent::health=debug")
     })
 }
@@ -84,6 +88,22 @@ mod tests {
         assert!(!logged(LogFormat::Text, "info").contains("not for everyone"));
         assert!(logged(LogFormat::Text, "debug").contains("not for everyone"));
         assert_eq!(logged(LogFormat::Text, "off"), "");
+    }
+
+    #[test]
+    fn a_crates_chatter_is_left_out_unless_asked_for() {
+        let warned = |filter: &str| {
+            let sink = Sink::default();
+            let to = sink.clone();
+            let layer = lines(LogFormat::Text, move || to.clone()).with_filter(parse(filter).unwrap());
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+                tracing::warn!(target: "netlink_packet_route::link", "more than is known");
+            });
+            String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+        };
+        assert_eq!(warned("info"), "");
+        assert_eq!(warned("debug"), "");
+        assert!(warned("info,netlink_packet_route=warn").contains("more than is known"));
     }
 
     #[test]

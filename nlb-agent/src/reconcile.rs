@@ -2,6 +2,7 @@
 
 use crate::args::VipSource;
 use crate::bpf::DataPath;
+use crate::bpf::maps::Maps;
 use crate::bpf::sweep::Tally;
 use crate::capacity::Limits;
 use crate::contents::Contents;
@@ -250,7 +251,7 @@ impl Reconcile {
     }
 
     fn run(&mut self, planned: &Planned) -> Option<Epoch> {
-        if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path, step)) {
+        if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path.maps, step)) {
             tracing::error!(%error, "a map could not be written; reading the maps back");
             self.readopt();
             return None;
@@ -380,8 +381,10 @@ fn log(problem: &Problem) {
 }
 
 /// One write.
-fn run(data_path: &mut DataPath, step: &Step) -> std::io::Result<()> {
-    let maps = &mut data_path.maps;
+///
+/// # Errors
+/// The kernel refused it: the maps must then be read back and adopted.
+pub fn run(maps: &mut Maps, step: &Step) -> std::io::Result<()> {
     match step {
         Step::ResetSlotCounts { slot } => maps.reset_slot_counts(*slot),
         Step::ResetListenerCounts { listener } => maps.reset_listener_counts(*listener),

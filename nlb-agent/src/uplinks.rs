@@ -23,13 +23,22 @@ pub struct Uplinks {
     /// Uplinks now.
     uplinks: Vec<String>,
     failed: BTreeMap<(String, &'static str), String>,
+    /// What is missing now and could not be put back.
+    lost: Vec<Problem>,
     restored: Vec<(Instant, Problem)>,
 }
 
 impl Uplinks {
     /// Nothing attached yet.
     pub fn new(named: Vec<String>, mode: Flag) -> Self {
-        Self { named, mode, uplinks: Vec::new(), failed: BTreeMap::new(), restored: Vec::new() }
+        Self {
+            named,
+            mode,
+            uplinks: Vec::new(),
+            failed: BTreeMap::new(),
+            lost: Vec::new(),
+            restored: Vec::new(),
+        }
     }
 
     /// The uplinks as the routes are now. A default route that goes away for a moment takes no uplink with it.
@@ -100,12 +109,17 @@ impl Uplinks {
 
     /// Looks whether everything is still attached and restores it.
     pub fn verify(&mut self, links: &mut Links, now: Instant) {
-        for problem in links.verify() {
-            let known = self.restored.iter().any(|(_, known)| *known == problem);
-            if !known {
-                tracing::warn!(object = problem.object, reason = problem.reason, "{}", problem.message);
-                self.restored.push((now, problem));
-            }
+        let (restored, lost): (Vec<Problem>, Vec<Problem>) =
+            links.verify().into_iter().partition(|it| it.severity == Severity::Normal);
+        for problem in lost.iter().filter(|problem| !self.lost.contains(problem)) {
+            say(problem);
+        }
+        self.lost = lost;
+        for problem in restored {
+            // Each time, as somebody may fight for the place.
+            say(&problem);
+            self.restored.retain(|(_, known)| *known != problem);
+            self.restored.push((now, problem));
         }
         self.restored.retain(|(at, _)| now.saturating_duration_since(*at) < REMEMBERED);
     }
@@ -121,7 +135,8 @@ impl Uplinks {
             message: format!("{program} is not attached: {message}."),
             effect: Effect::KeptLastGood,
         });
-        failed.chain(self.restored.iter().map(|(_, problem)| problem.clone())).collect()
+        let lost = self.lost.iter().cloned();
+        failed.chain(lost).chain(self.restored.iter().map(|(_, problem)| problem.clone())).collect()
     }
 
     /// Numbers of the XDP programs that are ours, by what runs where we attached.
@@ -142,6 +157,11 @@ impl Uplinks {
     pub fn are_attached(&self, links: &Links) -> bool {
         !self.uplinks.is_empty() && self.uplinks.iter().all(|name| links.xdp().contains_key(name))
     }
+}
+
+fn say(problem: &Problem) {
+    let Problem { object, reason, message, .. } = problem;
+    tracing::warn!(object, reason, "{message}");
 }
 
 fn interface(

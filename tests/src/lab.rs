@@ -14,8 +14,12 @@ pub mod agent;
 pub mod conversation;
 pub mod curl;
 pub mod download;
+pub mod echo;
 #[cfg(feature = "kernel")]
 pub mod flood;
+#[cfg(feature = "kernel")]
+pub mod foreign;
+pub mod good;
 pub mod http;
 pub mod iperf;
 pub mod manifests;

@@ -58,8 +58,8 @@ impl Sizes {
         Self {
             flows: table(self.flows),
             half_flows: table(self.half_flows),
-            listeners: self.listeners.clamp(16, 1 << 20),
-            slots: self.slots.clamp(16, 1 << 24),
+            listeners: self.listeners.clamp(1, 1 << 20),
+            slots: self.slots.clamp(1, 1 << 24),
         }
     }
 }
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn sizes_are_rounded_to_what_maps_can_be() {
         let odd = Sizes { flows: 1_000_000, half_flows: 1, listeners: 100, slots: 0 };
-        let even = Sizes { flows: 1 << 20, half_flows: 1024, listeners: 100, slots: 16 };
+        let even = Sizes { flows: 1 << 20, half_flows: 1024, listeners: 100, slots: 1 };
         assert_eq!(odd.rounded(), even);
         assert_eq!(Sizes::default().rounded(), Sizes::default());
     }

@@ -37,6 +37,20 @@ pub struct Refused {
     pub problems: Vec<Problem>,
 }
 
+/// A document of a kind that nlb does not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}, document {document}: skipped {version}{}{kind}, a kind that nlb does not read", if version.is_empty() { "" } else { " " })]
+pub struct Skipped {
+    /// The file's path, or `standard input`.
+    pub file: String,
+    /// Counted from 1.
+    pub document: usize,
+    /// `apiVersion`; empty where there is none.
+    pub version: String,
+    /// `kind`.
+    pub kind: String,
+}
+
 /// What a text holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -48,8 +62,8 @@ pub struct Reading {
     pub errors: Vec<ReadError>,
     /// True if the rest of the text is unknown because the parser lost its way: absence then says nothing.
     pub broken_off: bool,
-    /// What was skipped, one sentence each.
-    pub notes: Vec<String>,
+    /// Documents of kinds that nlb does not read.
+    pub skipped: Vec<Skipped>,
 }
 
 /// Reads all documents of `text`; `file` is what messages call it.
@@ -149,11 +163,9 @@ impl Place<'_> {
             ("v1", "Namespace") => self.typed(value).map(|it| Object::Namespace(Arc::new(it))),
             ("v1", "Pod") => self.typed(value).map(|it| Object::Pod(Arc::new(it))),
             (version, kind) => {
-                let (file, document) = (self.file, self.document);
-                let what = if version.is_empty() { kind.to_owned() } else { format!("{version} {kind}") };
-                return reading.notes.push(format!(
-                    "{file}, document {document}: skipped {what}, a kind that nlb does not read"
-                ));
+                let (file, document) = (self.file.to_owned(), self.document);
+                let (version, kind) = (version.to_owned(), kind.to_owned());
+                return reading.skipped.push(Skipped { file, document, version, kind });
             }
         };
         match object.map(server::admit) {
@@ -228,8 +240,11 @@ mod tests {
         let reading = parse("a.yaml", &text);
         assert_eq!(reading.errors, []);
         assert_eq!(names(&reading), ["Service default/web", "Service default/in-list"]);
-        assert_eq!(reading.notes.len(), 1);
-        assert!(reading.notes[0].contains("apps/v1 Deployment"), "{}", reading.notes[0]);
+        let skipped: Vec<String> = reading.skipped.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            skipped,
+            ["a.yaml, document 5: skipped apps/v1 Deployment, a kind that nlb does not read"]
+        );
     }
 
     #[test]

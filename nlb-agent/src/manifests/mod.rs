@@ -6,7 +6,7 @@ mod server;
 mod tree;
 mod watch;
 
-pub use documents::{ReadError, Reading, Refused, parse};
+pub use documents::{ReadError, Reading, Refused, Skipped, parse};
 pub use tree::{Collected, collect, files, read_text};
 pub use watch::{Sources, watch};
 

@@ -1,6 +1,6 @@
 //! Which files there are, what they hold together, and which of two definitions of one object wins.
 
-use super::{ReadError, Reading, file_problem};
+use super::{ReadError, Reading, Skipped, file_problem};
 use crate::inputs::{Identity, Inputs};
 use crate::problem::{Effect, Problem};
 use anyhow::{Context, bail};
@@ -65,8 +65,8 @@ pub struct Collected {
     pub problems: Vec<Problem>,
     /// What cannot be read.
     pub errors: Vec<ReadError>,
-    /// What was skipped.
-    pub notes: Vec<String>,
+    /// Documents of kinds that nlb does not read.
+    pub skipped: Vec<Skipped>,
 }
 
 /// Puts the readings of several files together, in the order given.
@@ -85,7 +85,7 @@ pub fn collect<'a>(readings: impl IntoIterator<Item = (&'a Path, &'a Reading)>) 
         }
         all.problems.extend(reading.refused.iter().flat_map(|it| it.problems.iter().cloned()));
         all.errors.extend(reading.errors.iter().cloned());
-        all.notes.extend(reading.notes.iter().cloned());
+        all.skipped.extend(reading.skipped.iter().cloned());
     }
     all
 }

@@ -1,8 +1,8 @@
 //! A folder of manifests, followed as it changes: half-written, replaced, swapped or gone, what worked before goes on.
 
-use super::{Reading, Refused, collect, file_problem, files, parse, read_text};
+use super::{Reading, Refused, Skipped, collect, file_problem, files, parse, read_text};
 use crate::inputs::{Inputs, Object};
-use crate::problem::{Effect, Problem};
+use crate::problem::{Effect, Problem, Severity};
 use anyhow::Context;
 use notify::{RecursiveMode, Watcher};
 use std::collections::BTreeMap;
@@ -162,6 +162,7 @@ impl Folder {
         let mut problems: Vec<Problem> = self.problem.iter().cloned().collect();
         problems.extend(self.files.values().flat_map(|file| file.problems.iter().cloned()));
         problems.extend(collected.problems);
+        problems.extend(collected.skipped.iter().map(unknown_kind));
         Sources { inputs: collected.inputs, problems, synced: self.synced }
     }
 }
@@ -210,6 +211,18 @@ impl File {
 
 fn keep(refused: &mut Refused) {
     refused.problems.iter_mut().for_each(|it| it.effect = Effect::KeptLastGood);
+}
+
+/// Normal: a folder may well hold the Deployment beside its Service.
+fn unknown_kind(skipped: &Skipped) -> Problem {
+    let problem = file_problem(
+        Path::new(&skipped.file),
+        "UnknownKind",
+        format!("{skipped}. It has no effect."),
+        Effect::Ignored,
+    );
+    let (field, value) = (Some("kind".to_owned()), Some(skipped.kind.clone()));
+    Problem { severity: Severity::Normal, field, value, ..problem }
 }
 
 fn unreadable(path: &Path, why: &str, kept: bool) -> Problem {
