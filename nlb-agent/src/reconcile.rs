@@ -24,7 +24,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Everything that the agent holds.
 pub struct Reconcile {
@@ -59,6 +59,8 @@ pub struct Reconcile {
     machine: Vec<Problem>,
     state_file: PathBuf,
     unsaved: bool,
+    /// When the state file was last written, and how long that took.
+    last_save: Option<(Instant, Duration)>,
 }
 
 /// What a start needs.
@@ -113,7 +115,7 @@ impl Reconcile {
         } else {
             Control::new(limits(&data_path))
         };
-        let mut new = Self {
+        let new = Self {
             node,
             sources: Sources::default(),
             model: Model::default(),
@@ -134,8 +136,8 @@ impl Reconcile {
             machine: Vec::new(),
             state_file,
             unsaved: false,
+            last_save: None,
         };
-        new.judge_machine();
         Ok(new)
     }
 
@@ -149,9 +151,12 @@ impl Reconcile {
     pub fn look(&mut self, host: Host) -> Option<Epoch> {
         let changed = host.network != self.host.network || host.ports != self.host.ports;
         self.host = host;
-        self.uplinks.attach(&mut self.data_path.links, &self.host.network);
+        let attached = self.uplinks.attach(&mut self.data_path.links, &self.host.network);
         let waits = if changed { self.translate(Instant::now()) } else { None };
-        self.judge_machine();
+        // What was read shows other programs than those that were attached just now: the next look is the one to judge.
+        if !attached {
+            self.judge_machine();
+        }
         waits
     }
 
@@ -182,7 +187,9 @@ impl Reconcile {
         }
         self.model = model;
         self.unsaved = true;
-        self.weigh(seen)
+        let waits = self.weigh(seen);
+        self.save_soon();
+        waits
     }
 
     /// Targets, checks and maps follow the model.
@@ -207,7 +214,13 @@ impl Reconcile {
             }
             self.unsaved = true;
         }
-        if changed { self.write(seen) } else { None }
+        if !changed {
+            return None;
+        }
+        let waits = self.write(seen);
+        // An agent that is killed a moment later must not find a target healthy again that is not.
+        self.save_soon();
+        waits
     }
 
     /// A drain has ended, or so it was thought.
@@ -338,14 +351,23 @@ impl Reconcile {
         Saved { vips, health: self.health.saved(), slots: self.control.saved() }
     }
 
+    /// Writes the state file now, unless that is where most of the time would go; the next tick does it then.
+    fn save_soon(&mut self) {
+        if self.last_save.is_none_or(|(at, took)| at.elapsed() > 10 * took) {
+            self.save();
+        }
+    }
+
     /// Writes the state file if anything in it may have changed.
     pub fn save(&mut self) {
         if !std::mem::take(&mut self.unsaved) || !self.written {
             return;
         }
+        let began = Instant::now();
         if let Err(error) = saved::write(&self.state_file, &self.saved()) {
             tracing::warn!("{error:#}: a restart now would begin with fresh targets");
         }
+        self.last_save = Some((Instant::now(), began.elapsed()));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::slots::Occupant;
 use crate::{bpf, cli};
 use jiff::Timestamp;
 use nlb_common::layout::{Counts, LAYOUT};
+use nlb_common::reasons::Reason;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -103,7 +104,7 @@ fn host(agent: &Reconcile) -> Host {
 /// Every reason of the data path with what it means.
 pub fn reasons(maps: &PinnedMaps) -> Vec<report::Reason> {
     let counted = maps.reasons().unwrap_or_default();
-    let row = |(reason, packets): (nlb_common::reasons::Reason, u64)| report::Reason {
+    let row = |(reason, packets): (Reason, u64)| report::Reason {
         name: reason.name().into(),
         packets,
         is_drop: reason.is_drop(),
@@ -120,7 +121,8 @@ pub fn traffic(counts: &Counts, flows: u32) -> Traffic {
 
 /// Packets dropped on behalf of a listener, by reason.
 pub fn drops(counts: &Counts) -> BTreeMap<String, u64> {
-    BTreeMap::from([("NoTarget".to_owned(), counts.drops)])
+    let names = Reason::OF_LISTENERS.iter().map(|reason| reason.name().to_owned());
+    names.zip(counts.drops).collect()
 }
 
 fn add_listener(

@@ -47,8 +47,10 @@ impl Uplinks {
         names
     }
 
-    /// Attaches where something is missing. Others' programs are left alone, and each failure is kept as a problem.
-    pub fn attach(&mut self, links: &mut Links, network: &Network) {
+    /// Attaches where something is missing; true if something was. Others' programs are left alone, and each failure is kept as
+    /// a problem.
+    pub fn attach(&mut self, links: &mut Links, network: &Network) -> bool {
+        let before = links.xdp().len() + links.reply().len();
         self.uplinks = self.names(network);
         self.failed.clear();
         for name in self.uplinks.clone() {
@@ -69,7 +71,7 @@ impl Uplinks {
         match retained {
             Ok(left) => left.iter().for_each(|what| tracing::info!("no longer wanted: {what}")),
             Err(error) => {
-                tracing::warn!(%error, "an attachment that is no longer wanted could not be removed")
+                tracing::warn!(%error, "an attachment that is no longer wanted could not be removed");
             }
         }
         for name in replies {
@@ -79,6 +81,7 @@ impl Uplinks {
                 self.note(&name, "nlb_reply", attached);
             }
         }
+        links.xdp().len() + links.reply().len() > before
     }
 
     fn note(&mut self, name: &str, program: &'static str, attached: Result<Vec<String>, AttachError>) {

@@ -1,23 +1,27 @@
 //! The whole way of a packet, as one story: `ingress` for what comes from clients, `egress` for what targets answer.
 //!
 //! ```text
-//! ingress   parse -> a VIP? -> known flow ------------------------------> readdress to the target, pass to the host's routing
-//!                              \-> half-open flow -> answered? establish -/
-//!                               \-> listener -> ring -> new half-open ---/
-//! egress    parse -> a target's port? -> known flow ---------------------> readdress from the VIP, let it leave
-//!                                       \-> half-open flow -> note answer /
-//!                                        \-> lost entry? rebuild --------/
-//!                                         \-> else: not ours, untouched
+//! ingress   parse -> a VIP? -> known flow ---------------------------------> readdress to the target, pass to the host's routing
+//!                              \-> half-open flow -> answered? establish ---/
+//!                               \-> listener -> ring -> a port of its own --/ new half-open flow, or a lost entry rebuilt
+//! egress    parse -> a target's port? -> known flow -----------------------> readdress from the VIP, let it leave
+//!                                        \-> half-open flow, note answer --/
+//!                                         \-> entry lost? rebuild it -----/
+//!                                          \-> else: not ours, untouched
 //! ```
+//!
+//! A flow has two entries: `Flows` (or `HalfFlows`) is found by the client's packets, `Replies` (or `HalfReplies`) by the target's.
+//! Each names slot, generation, the client's port on the other side, when its own direction last spoke, and what is known of
+//! the end. Either can be rebuilt from the other; a flow is forgotten when *neither* direction has spoken for its idle timeout.
 //!
 //! The same source runs in the kernel and on the host. State comes in through [`Tables`], bytes through [`Frame`].
 
-use crate::address::Address;
+use crate::address::{Address, Words};
 use crate::flow::{self, state};
 use crate::frame::{End, Frame, Readdress};
 use crate::hash::{Hash, Tuple};
 use crate::layout::{
-    Client, Entry, Life, Listener, ListenerKey, Members, NO_SLOT, SHARERS, Slot, TCP, TargetKey, UDP, Vip,
+    Client, Entry, Life, Listener, ListenerKey, Members, NO_SLOT, SHARERS, Slot, TargetKey, UDP, Vip,
 };
 use crate::parse::{self, Network, Other, Packet, tcp};
 use crate::reasons::Reason;
@@ -111,7 +115,7 @@ fn known<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
     let now = tables.now();
     let life = found.entry.life;
     let age = flow::age(life, now);
-    // Four times a second at most: the line stays clean otherwise.
+    // An entry is written four times a second at most, so that its cache line stays clean.
     let speaks = packet.has(tcp::SYN | tcp::FIN | tcp::RST) || age >= tables.second() / 4;
     if speaks && !client_spoke(tables, packet, hash.tag, found.index) {
         found.forget(tables);
@@ -130,8 +134,10 @@ fn client_spoke<T: Tables>(tables: &T, packet: &Packet, tag: u64, index: u32) ->
     let hash = reply_tuple(packet, slot, port).place(tables.seed());
     let reply = tables.find(Table::Replies, hash);
     let paired = reply.exists() && same_flow(&reply.entry, &found.entry);
-    let idle = flow::limit(life.state, slot.idle, tables.second());
-    if flow::age(life, now) > idle && (!paired || flow::age(reply.entry.life, now) > idle) {
+    if silent(tables, &found.entry, &reply, flow::limit(life.state, slot.idle, tables.second())) {
+        if paired {
+            reply.forget(tables);
+        }
         return false;
     }
     if !paired {
@@ -144,37 +150,36 @@ fn client_spoke<T: Tables>(tables: &T, packet: &Packet, tag: u64, index: u32) ->
         found.live(tables, Life { seen: now, state: life.state });
         return true;
     }
+    // A target that has spoken since outlived the client's SYN or RST, which so were forged, or old.
     let heard = reply.entry.life.state & state::HEARD != 0;
-    let waited = flow::age(life, now) >= tables.second();
-    let next = if packet.is_syn() {
-        if flow::is_over(life.state)
-            || (life.state & state::CLIENT_RST != 0 && !heard)
-            || (life.state & state::SYN_AGAIN != 0 && !heard && waited)
-        {
+    let settled = if heard { life.state & !(state::SYN_AGAIN | state::CLIENT_RST) } else { life.state };
+    let pending = settled & state::SYN_AGAIN != 0;
+    let mark = if packet.is_syn() { state::SYN_AGAIN } else { flow::client_marks(packet) };
+    if packet.is_syn() {
+        let waited = flow::age(life, now) >= tables.second();
+        if flow::is_over(settled) || settled & state::CLIENT_RST != 0 || (pending && waited) {
             reply.forget(tables);
             return false;
         }
-        listen(tables, &reply, 0);
-        // The first SYN's time stays while nothing has been heard of the target since.
-        let seen = if life.state & state::SYN_AGAIN != 0 && !heard { life.seen } else { now };
-        Life { seen, state: life.state | state::SYN_AGAIN }
-    } else {
-        let marks = if packet.protocol == TCP {
-            flow::marks(packet.has(tcp::FIN), packet.has(tcp::RST), true)
-        } else {
-            0
-        };
-        if marks != 0 {
-            listen(tables, &reply, marks);
-        }
-        let pending = life.state & state::SYN_AGAIN != 0 && !heard;
-        let settled = if heard { life.state & !(state::SYN_AGAIN | state::CLIENT_RST) } else { life.state };
-        Life { seen: if pending { life.seen } else { now }, state: settled | marks }
-    };
+    }
+    if mark != 0 {
+        listen(tables, &reply, mark & !state::SYN_AGAIN);
+    }
+    // The first SYN's time stays while nothing has been heard of the target since.
+    let next = Life { seen: if pending { life.seen } else { now }, state: settled | mark };
     if next != life {
         found.live(tables, next);
     }
     true
+}
+
+/// True if neither direction of a flow has been heard of for this many jiffies; `other` is what stands for the other one.
+#[inline(always)]
+fn silent<T: Tables>(tables: &T, one: &Entry, other: &Found, limit: u32) -> bool {
+    let now = tables.now();
+    let other_spoke =
+        other.exists() && same_flow(one, &other.entry) && flow::age(other.entry.life, now) <= limit;
+    flow::age(one.life, now) > limit && !other_spoke
 }
 
 /// Begins to listen whether the target sends anything, and leaves marks on its entry.
@@ -216,12 +221,14 @@ fn admit<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Result<Route, Re
         return Ok(route);
     }
     let (listener, number) = choose(tables, packet)?;
-    open(tables, packet, hash, number).inspect_err(|_| tables.count_drop(listener))
+    let opened =
+        opening(tables, packet, hash.tag, number).and_then(|place| begin(tables, packet, &hash, &place));
+    opened.inspect_err(|reason| tables.count_drop(listener, *reason))
 }
 
 /// The listener's id of a packet that begins something, and the slot that takes it.
 #[inline(never)]
-pub fn choose<T: Tables>(tables: &T, packet: &Packet) -> Result<(u32, u32), Reason> {
+fn choose<T: Tables>(tables: &T, packet: &Packet) -> Result<(u32, u32), Reason> {
     let vip = Address::from_words(packet.network.destination);
     let key = ListenerKey { vip, port: packet.destination_port, protocol: packet.protocol, zero: 0 };
     let Some(listener) = tables.listener(&key) else {
@@ -237,7 +244,7 @@ pub fn choose<T: Tables>(tables: &T, packet: &Packet) -> Result<(u32, u32), Reas
     match select(tables, listener.id, packet.tuple().ring()) {
         Some(number) => Ok((listener.id, number)),
         None => {
-            tables.count_drop(listener.id);
+            tables.count_drop(listener.id, Reason::NoTarget);
             Err(Reason::NoTarget)
         }
     }
@@ -260,47 +267,59 @@ fn select<T: Tables>(tables: &T, listener: u32, hash: u32) -> Option<u32> {
 
 /// A packet of a half-open flow: establishes it if the target has answered and this packet shows that the client knows.
 #[inline(never)]
-pub fn half_open<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
+fn half_open<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
     let half = tables.find(Table::HalfFlows, hash);
     if !half.exists() {
         return None;
     }
     let slot = flow::slot(tables, &half.entry)?;
     let now = tables.now();
-    let life = half.entry.life;
-    let idle = if packet.is_udp() { slot.idle } else { flow::HALF_OPEN_SECONDS * tables.second() };
-    if flow::age(life, now) > idle {
+    let Entry { life, port, .. } = half.entry;
+    let reply_hash = reply_tuple(packet, slot, port).place(tables.seed());
+    let reply = tables.find(Table::HalfReplies, reply_hash);
+    if silent(tables, &half.entry, &reply, flow::half_limit(packet.protocol, slot.idle, tables.second())) {
         return None;
     }
-    let reply_hash = reply_tuple(packet, slot, half.entry.port).place(tables.seed());
-    let reply = tables.find(Table::HalfReplies, reply_hash);
-    let answer =
-        if reply.exists() && same_flow(&reply.entry, &half.entry) { reply.entry.life.state } else { 0 };
+    let paired = reply.exists() && same_flow(&reply.entry, &half.entry);
+    let answer = if paired { reply.entry.life.state } else { 0 };
     // A SYN that nobody answered, or that was refused, may find a better target by now.
     if packet.is_syn() && (answer & state::ANSWERED == 0 || answer & state::TARGET_RST != 0) {
         return None;
     }
-    let route = Route { slot: half.entry.slot, port: half.entry.port };
     let knows = packet.is_udp()
         || (!packet.has(tcp::SYN | tcp::RST)
             && (life.state & state::BY_SYN == 0
                 || (packet.has(tcp::ACK) && packet.acknowledgement == reply.entry.expect)));
     let fits = knows && answer & (state::ANSWERED | state::TARGET_RST) == state::ANSWERED;
-    if fits && establish(tables, packet, hash, &half.entry, reply_hash) {
+    let fin = (life.state | answer | flow::client_marks(packet)) & state::BOTH_FIN;
+    if fits && establish(tables, packet, hash, &half.entry, reply_hash, fin) {
         half.forget(tables);
         reply.forget(tables);
-    } else if flow::age(life, now) >= tables.second() / 4 {
-        half.live(tables, Life { seen: now, state: life.state });
+        return Some(Route { slot: half.entry.slot, port });
     }
-    Some(route)
+    if !paired && (!reply.exists() || reply.entry.life.state & state::DIRECT != 0) {
+        // Lost; an answer that came meanwhile was taken for the pod's own conversation.
+        let entry = Entry { port: packet.source_port, life: Life { seen: now, ..life }, ..half.entry };
+        rebuild(tables, Table::HalfReplies, reply_hash, &entry);
+    }
+    if fin & !life.state & state::CLIENT_FIN != 0 || flow::age(life, now) >= tables.second() / 4 {
+        half.live(tables, Life { seen: now, state: life.state | fin & state::CLIENT_FIN });
+    }
+    Some(Route { slot: half.entry.slot, port })
 }
 
 /// Writes both entries of an established flow; false if one of them found no place.
 #[inline(always)]
-fn establish<T: Tables>(tables: &T, packet: &Packet, hash: Hash, half: &Entry, reply_hash: Hash) -> bool {
+fn establish<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    hash: Hash,
+    half: &Entry,
+    reply_hash: Hash,
+    fin: u32,
+) -> bool {
     let keep = if half.port == packet.source_port { 0 } else { state::KEEP };
-    let fin = if packet.protocol == TCP { flow::marks(packet.has(tcp::FIN), false, true) } else { 0 };
-    let entry = Entry { life: Life { seen: tables.now(), state: keep | fin }, expect: 0, ..*half };
+    let entry = Entry { life: Life { seen: tables.now(), state: keep | fin }, ..*half };
     let Some(index) = tables.put(Table::Flows, hash, &entry) else { return false };
     note(tables, Table::Flows, index, packet);
     let life = Life { seen: entry.life.seen, state: keep | fin | state::HEARD };
@@ -316,117 +335,120 @@ fn note<T: Tables>(tables: &T, table: Table, index: u32, packet: &Packet) {
 /// How many ports are tried for a flow whose client port another conversation with the same pod port has.
 const PORTS_TRIED: u32 = 4;
 
-/// What stands in the way of a reply tuple.
-enum Taken {
+/// What stands in the way of a reply tuple. A word, because the verifier refuses what LLVM makes of an enum that carries one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Taken(u32);
+
+impl Taken {
     /// Nothing.
-    Free,
-    /// This flow's own established entry, whose other half was lost.
-    Own,
+    const FREE: Self = Self(0);
     /// Another conversation.
-    Other,
+    const OTHER: Self = Self(1 << 31);
+    /// Besides its state: this flow's own established entry, whose other half was lost.
+    const OWN: u32 = 1 << 30;
 }
 
-/// Opens a half-open flow to a slot, under a port that no other conversation with this pod port has.
+/// Where a flow without entries goes: to a target, under a port that no other conversation with this pod port has.
+#[derive(Clone, Copy)]
+struct Opening {
+    route: Route,
+    taken: Taken,
+}
+
+/// Finds the port for a packet's flow to a slot; or the one that it has there already.
 #[inline(never)]
-pub fn open<T: Tables>(tables: &T, packet: &Packet, hash: Hash, number: u32) -> Result<Route, Reason> {
+fn opening<T: Tables>(tables: &T, packet: &Packet, tag: u64, number: u32) -> Result<Opening, Reason> {
     let slot = tables.slot(number).ok_or(Reason::NoTarget)?;
     let mut port = packet.source_port;
     for round in 0..PORTS_TRIED {
-        let reply_hash = reply_tuple(packet, slot, port).place(tables.seed());
-        match taken(tables, packet, number, reply_hash) {
-            Taken::Free => {
-                return begin(tables, packet, hash, reply_hash, Route { slot: number, port }, slot);
-            }
-            Taken::Own => return resume(tables, packet, hash, Route { slot: number, port }, slot),
-            Taken::Other => {}
+        let hash = reply_tuple(packet, slot, port).place(tables.seed());
+        let taken = taken(tables, packet, slot, number, hash);
+        if taken != Taken::OTHER {
+            return Ok(Opening { route: Route { slot: number, port }, taken });
         }
         // Deterministic, so that a lost entry finds its port again; from 1024 on, where no service lives.
-        port = 1024 + (((hash.tag >> 8) as u32).wrapping_add(round.wrapping_mul(0x9e37)) & 0x7fff) as u16;
+        port = 1024 + (((tag >> 8) as u32).wrapping_add(round.wrapping_mul(0x9e37)) & 0x7fff) as u16;
     }
     Err(Reason::PortAllocationError)
 }
 
 #[inline(always)]
-fn taken<T: Tables>(tables: &T, packet: &Packet, number: u32, hash: Hash) -> Taken {
-    let now = tables.now();
+fn taken<T: Tables>(tables: &T, packet: &Packet, slot: &Slot, number: u32, hash: Hash) -> Taken {
     let reply = tables.find(Table::Replies, hash);
-    if reply.exists()
-        && let Some(other) = flow::slot(tables, &reply.entry)
-        && flow::age(reply.entry.life, now)
-            <= flow::limit(reply.entry.life.state, other.idle, tables.second())
-    {
+    if reply.exists() {
         let own = reply.entry.slot == number && reply.entry.port == packet.source_port;
-        if !own {
-            return Taken::Other;
+        // Nobody's unless it lives; a SYN begins anew what is its own and over.
+        let begins = own && packet.is_syn() && flow::is_over(reply.entry.life.state);
+        if !begins && lives(tables, packet, &packet.network.source, Table::Flows, &reply) {
+            return if own { Taken(reply.entry.life.state | Taken::OWN) } else { Taken::OTHER };
         }
-        if !packet.is_syn() {
-            return Taken::Own;
-        }
-        // A SYN begins anew what is its own.
+        // Else the new flow's answers would be taken for the old one's.
         reply.forget(tables);
     }
     let half = tables.find(Table::HalfReplies, hash);
-    if half.exists() && flow::age(half.entry.life, now) <= flow::HALF_OPEN_SECONDS * tables.second() {
-        let direct = half.entry.life.state & state::DIRECT != 0;
-        let own = half.entry.slot == number && half.entry.port == packet.source_port;
-        let live = direct || flow::slot(tables, &half.entry).is_some();
-        if live && !own {
-            return Taken::Other;
-        }
+    if !half.exists() || (half.entry.slot == number && half.entry.port == packet.source_port) {
+        return Taken::FREE;
     }
-    Taken::Free
+    let lives = if half.entry.life.state & state::DIRECT != 0 {
+        flow::age(half.entry.life, tables.now()) <= slot.idle
+    } else {
+        lives(tables, packet, &packet.network.source, Table::HalfFlows, &half)
+    };
+    if lives { Taken::OTHER } else { Taken::FREE }
 }
 
-/// Writes both entries of a new half-open flow.
+/// True if the flow of this reply entry lives, whose client's entries are in `table`: its target is there, and one side has spoken lately.
 #[inline(always)]
-fn begin<T: Tables>(
-    tables: &T,
-    packet: &Packet,
-    hash: Hash,
-    reply_hash: Hash,
-    route: Route,
-    slot: &Slot,
-) -> Result<Route, Reason> {
-    let by_syn = if packet.is_syn() { state::BY_SYN } else { 0 };
+fn lives<T: Tables>(tables: &T, packet: &Packet, client: &Words, table: Table, reply: &Found) -> bool {
+    let Some(slot) = flow::slot(tables, &reply.entry) else { return false };
+    let tuple = client_tuple(packet, client, slot, reply.entry.port);
+    let forward = tables.find(table, tuple.place(tables.seed()));
+    !silent(tables, &reply.entry, &forward, limit(tables, packet, table, slot, reply.entry.life.state))
+}
+
+/// How long a flow whose client's entry is in `table` may be idle, in jiffies.
+#[inline(always)]
+fn limit<T: Tables>(tables: &T, packet: &Packet, table: Table, slot: &Slot, state: u32) -> u32 {
+    match table {
+        Table::Flows | Table::Replies => flow::limit(state, slot.idle, tables.second()),
+        Table::HalfFlows | Table::HalfReplies => {
+            flow::half_limit(packet.protocol, slot.idle, tables.second())
+        }
+    }
+}
+
+/// Writes both entries of a new half-open flow; or, of one that is established, the client's entry that was lost.
+#[inline(never)]
+fn begin<T: Tables>(tables: &T, packet: &Packet, hash: &Hash, opening: &Opening) -> Result<Route, Reason> {
+    let Opening { route, taken } = *opening;
+    let slot = tables.slot(route.slot).ok_or(Reason::NoTarget)?;
+    let keep = if route.port == packet.source_port { 0 } else { state::KEEP };
+    let (table, state) = if taken.0 & Taken::OWN != 0 {
+        (Table::Flows, taken.0 & !(Taken::OWN | state::HEARD) | keep)
+    } else if packet.is_syn() {
+        (Table::HalfFlows, state::BY_SYN)
+    } else {
+        (Table::HalfFlows, flow::client_marks(packet) & state::CLIENT_FIN)
+    };
     let entry = Entry {
         tag: 0,
         slot: route.slot,
         generation: slot.generation,
-        life: Life { seen: tables.now(), state: by_syn },
+        life: Life { seen: tables.now(), state },
         port: route.port,
         zero: 0,
         expect: 0,
     };
-    let index = tables.put(Table::HalfFlows, hash, &entry).ok_or(Reason::TableFull)?;
-    note(tables, Table::HalfFlows, index, packet);
+    let index = tables.put(table, *hash, &entry).ok_or(Reason::TableFull)?;
+    note(tables, table, index, packet);
+    if table == Table::Flows {
+        tables.count(Reason::FlowRebuilt);
+        return Ok(route);
+    }
+    let reply_hash = reply_tuple(packet, slot, route.port).place(tables.seed());
     let entry = Entry { port: packet.source_port, ..entry };
     tables.put(Table::HalfReplies, reply_hash, &entry).ok_or(Reason::TableFull)?;
     tables.count_flow(route.slot, slot.listener);
-    Ok(route)
-}
-
-/// Rebuilds the client's entry of an established flow from the target's.
-#[inline(always)]
-fn resume<T: Tables>(
-    tables: &T,
-    packet: &Packet,
-    hash: Hash,
-    route: Route,
-    slot: &Slot,
-) -> Result<Route, Reason> {
-    let keep = if route.port == packet.source_port { 0 } else { state::KEEP };
-    let entry = Entry {
-        tag: 0,
-        slot: route.slot,
-        generation: slot.generation,
-        life: Life { seen: tables.now(), state: keep },
-        port: route.port,
-        zero: 0,
-        expect: 0,
-    };
-    let index = tables.put(Table::Flows, hash, &entry).ok_or(Reason::TableFull)?;
-    note(tables, Table::Flows, index, packet);
-    tables.count(Reason::FlowRebuilt);
     Ok(route)
 }
 
@@ -471,46 +493,61 @@ fn answered<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route>
     let now = tables.now();
     let life = found.entry.life;
     let unheard = life.state & state::HEARD == 0;
-    if packet.has(tcp::FIN | tcp::RST) || unheard || flow::age(life, now) >= tables.second() / 4 {
-        target_spoke(tables, packet, hash.tag, found.index);
+    let speaks =
+        packet.has(tcp::SYN | tcp::FIN | tcp::RST) || unheard || flow::age(life, now) >= tables.second() / 4;
+    if speaks && !target_spoke(tables, packet, hash.tag, found.index) {
+        return None;
     }
     Some(Route { slot: found.entry.slot, port: found.entry.port })
 }
 
-/// A target's packet that changes its flow's life.
+/// A target's packet that changes its flow's life; false if the flow is over and the packet of another conversation.
 #[inline(never)]
-fn target_spoke<T: Tables>(tables: &T, packet: &Packet, tag: u64, index: u32) {
+fn target_spoke<T: Tables>(tables: &T, packet: &Packet, tag: u64, index: u32) -> bool {
     let now = tables.now();
     let found = table::at(tables, Table::Replies, index, tag);
-    let Some(slot) = flow::slot(tables, &found.entry) else { return };
+    let Some(slot) = flow::slot(tables, &found.entry) else { return false };
     let Entry { life, port, .. } = found.entry;
-    let marks = if packet.protocol == TCP {
-        flow::marks(packet.has(tcp::FIN), packet.has(tcp::RST), false)
-    } else {
-        0
-    };
-    found.live(tables, Life { seen: now, state: life.state | marks | state::HEARD });
-    let hash = client_tuple(packet, slot, port).place(tables.seed());
+    let hash = client_tuple(packet, &packet.network.destination, slot, port).place(tables.seed());
     let forward = tables.find(Table::Flows, hash);
+    let paired = forward.exists() && same_flow(&forward.entry, &found.entry);
+    // A SYN-ACK after the end answers a SYN that came in through no listener: the listener's would have begun a new flow.
+    if (packet.is_syn_ack() && flow::is_over(life.state))
+        || silent(tables, &found.entry, &forward, flow::limit(life.state, slot.idle, tables.second()))
+    {
+        found.forget(tables);
+        if paired {
+            forward.forget(tables);
+        }
+        return false;
+    }
+    let marks = flow::target_marks(packet);
+    // It has outlived the client's RST.
+    let settled = life.state & !state::CLIENT_RST | marks;
+    found.live(tables, Life { seen: now, state: settled | state::HEARD });
     if !forward.exists() {
-        let life = Life { seen: now, state: (life.state | marks) & !state::HEARD };
-        let entry = Entry { port: packet.destination_port, life, ..found.entry };
+        let entry = Entry {
+            port: packet.destination_port,
+            life: Life { seen: now, state: settled & !state::HEARD },
+            ..found.entry
+        };
         if let Some(index) = tables.put(Table::Flows, hash, &entry) {
             let address = Address::from_words(packet.network.destination);
             tables.note_client(Table::Flows, index, &Client { address, port, zero: [0; 6] });
             tables.count(Reason::FlowRebuilt);
         }
-    } else if marks != 0 && same_flow(&forward.entry, &found.entry) {
+    } else if marks != 0 && paired {
         let life = forward.entry.life;
         forward.live(tables, Life { seen: life.seen, state: life.state | marks });
     }
+    true
 }
 
-/// The tuple of the client's packets that this answer of `slot` belongs to, when the client calls itself `port`.
+/// The tuple of a client's packets to a slot's listener, when the client calls itself `port`; family and protocol are the packet's.
 #[inline(always)]
-fn client_tuple(packet: &Packet, slot: &Slot, port: u16) -> Tuple {
+fn client_tuple(packet: &Packet, client: &Words, slot: &Slot, port: u16) -> Tuple {
     Tuple {
-        source: packet.network.destination,
+        source: *client,
         destination: slot.vip.words(),
         source_port: port,
         destination_port: slot.vip_port,
@@ -520,23 +557,51 @@ fn client_tuple(packet: &Packet, slot: &Slot, port: u16) -> Tuple {
 }
 
 /// A target's packet without an established flow: of a half-open one, of one whose entry was lost, or of no flow of ours.
-#[inline(never)]
-pub fn answer<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
-    let now = tables.now();
-    let half = tables.find(Table::HalfReplies, hash);
-    if half.exists() {
-        if half.entry.life.state & state::DIRECT != 0 {
-            if flow::age(half.entry.life, now) >= tables.second() / 4 {
-                half.live(tables, Life { seen: now, ..half.entry.life });
-            }
-            return None;
-        }
-        if flow::slot(tables, &half.entry).is_some() {
-            note_answer(tables, packet, &half, now);
-            return Some(Route { slot: half.entry.slot, port: half.entry.port });
-        }
-        half.forget(tables);
+#[inline(always)]
+fn answer<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
+    match half_answered(tables, packet, hash) {
+        Half::Ours(route) => Some(route),
+        Half::Direct => None,
+        Half::Lost => lost(tables, packet, hash),
     }
+}
+
+/// What the half-open tables know of a target's packet.
+enum Half {
+    /// It answers a half-open flow.
+    Ours(Route),
+    /// It belongs to a conversation that came in through no listener.
+    Direct,
+    /// Nothing.
+    Lost,
+}
+
+/// Looks for the half-open flow that a target's packet answers.
+#[inline(never)]
+fn half_answered<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Half {
+    let half = tables.find(Table::HalfReplies, hash);
+    if !half.exists() {
+        return Half::Lost;
+    }
+    let now = tables.now();
+    if half.entry.life.state & state::DIRECT != 0 {
+        if flow::age(half.entry.life, now) >= tables.second() / 4 {
+            half.live(tables, Life { seen: now, ..half.entry.life });
+        }
+        return Half::Direct;
+    }
+    if lives(tables, packet, &packet.network.destination, Table::HalfFlows, &half) {
+        note_answer(tables, packet, &half, now);
+        return Half::Ours(Route { slot: half.entry.slot, port: half.entry.port });
+    }
+    half.forget(tables);
+    Half::Lost
+}
+
+/// Looks for the flow whose reply entry was lost, among the slots that share this pod port; none: the pod's own conversation.
+#[inline(never)]
+fn lost<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
+    let now = tables.now();
     let address = Address::from_words(packet.network.source);
     let key = TargetKey { address, port: packet.source_port, protocol: packet.protocol, zero: 0 };
     let sharers = tables.sharers(&key)?;
@@ -578,7 +643,7 @@ fn note_answer<T: Tables>(tables: &T, packet: &Packet, half: &Found, now: u32) {
     } else if by_syn {
         0
     } else {
-        state::ANSWERED
+        state::ANSWERED | flow::target_marks(packet)
     };
     half.live(tables, Life { seen: now, state: life.state | marks });
 }
@@ -588,7 +653,7 @@ fn note_answer<T: Tables>(tables: &T, packet: &Packet, half: &Found, now: u32) {
 fn lost_reply<T: Tables>(tables: &T, packet: &Packet, hash: Hash, number: u32, now: u32) -> Option<Route> {
     let slot = tables.slot(number)?;
     let client = packet.destination_port;
-    let tuple = client_tuple(packet, slot, client);
+    let tuple = client_tuple(packet, &packet.network.destination, slot, client);
     let place = tuple.place(tables.seed());
     let mut flow = tables.find(Table::Flows, place);
     let mut table = Table::Replies;
@@ -601,6 +666,9 @@ fn lost_reply<T: Tables>(tables: &T, packet: &Packet, hash: Hash, number: u32, n
     }
     let entry = flow.entry;
     if entry.slot != number || entry.generation != slot.generation || entry.port != client {
+        return None;
+    }
+    if flow::age(entry.life, now) > limit(tables, packet, table, slot, entry.life.state) {
         return None;
     }
     let life = Life { seen: now, state: entry.life.state | state::HEARD };

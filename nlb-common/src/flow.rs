@@ -4,7 +4,8 @@
 //! their own; it is *established* (moved into `flows` and `replies`) by the client's packet after the target has answered: for
 //! a SYN only if that packet acknowledges the target's SYN-ACK. So whoever forges addresses fills the half-open tables alone.
 
-use crate::layout::{Entry, Life, Slot};
+use crate::layout::{Entry, Life, Slot, UDP};
+use crate::parse::{Packet, tcp};
 use crate::tables::Tables;
 
 /// Bits of [`Life::state`].
@@ -120,14 +121,32 @@ pub fn slot<'a, T: Tables>(tables: &'a T, entry: &Entry) -> Option<&'a Slot> {
     if slot.generation == entry.generation { Some(slot) } else { None }
 }
 
-/// The marks that a packet's TCP flags leave on both entries, by who sent it.
+/// How long a half-open flow may be idle, in jiffies: one-way UDP is as good as any.
 #[inline(always)]
-pub fn marks(fin: bool, rst: bool, from_client: bool) -> u32 {
-    match (from_client, rst, fin) {
-        (true, true, _) => CLIENT_RST,
-        (true, false, true) => CLIENT_FIN,
-        (false, true, _) => TARGET_RST,
-        (false, false, true) => TARGET_FIN,
-        (_, false, false) => 0,
+pub fn half_limit(protocol: u8, idle: u32, second: u32) -> u32 {
+    if protocol == UDP { idle } else { HALF_OPEN_SECONDS * second }
+}
+
+/// The marks that a client's packet leaves on both entries of its flow; a datagram has no flags and leaves none.
+#[inline(always)]
+pub fn client_marks(packet: &Packet) -> u32 {
+    if packet.has(tcp::RST) {
+        CLIENT_RST
+    } else if packet.has(tcp::FIN) {
+        CLIENT_FIN
+    } else {
+        0
+    }
+}
+
+/// The marks that a target's packet leaves likewise.
+#[inline(always)]
+pub fn target_marks(packet: &Packet) -> u32 {
+    if packet.has(tcp::RST) {
+        TARGET_RST
+    } else if packet.has(tcp::FIN) {
+        TARGET_FIN
+    } else {
+        0
     }
 }

@@ -72,8 +72,8 @@ pub fn readdress<B: Bytes>(frame: &mut B, packet: &Packet, change: &Readdress) -
         frame.write(other_at, change.other_port.to_be())?;
     }
     let checksum: u16 = frame.read(packet.checksum_at())?;
-    // A UDP datagram without a checksum stays without; 0 is never the sum of one that has it (RFC 768).
-    if packet.is_udp() && checksum == 0 && packet.network.ipv4 {
+    // A UDP datagram without a checksum stays without (RFC 768, RFC 6935); 0 is never the sum of one that has it.
+    if packet.is_udp() && checksum == 0 {
         return Some(());
     }
     let checksum = all.apply(checksum);

@@ -75,6 +75,8 @@ pub struct Host {
     pub clients: [RefCell<Vec<Client>>; 2],
     /// 5-tuples (source, destination, ports, protocol) for which the node has a socket.
     pub sockets: BTreeSet<(Address, u16, Address, u16, u8)>,
+    /// Ports and protocols at which the node has a socket for every address.
+    pub bound: BTreeSet<(u16, u8)>,
     /// Counters by reason.
     pub reasons: RefCell<Vec<u64>>,
     /// Counters by listener id.
@@ -251,7 +253,7 @@ impl<'a> Tables for &'a Host {
         let source = Address::from_words(packet.network.source);
         let destination = Address::from_words(packet.network.destination);
         let five = (source, packet.source_port, destination, packet.destination_port, packet.protocol);
-        self.sockets.contains(&five)
+        self.sockets.contains(&five) || self.bound.contains(&(packet.destination_port, packet.protocol))
     }
 
     fn count(&self, reason: Reason) {
@@ -275,9 +277,9 @@ impl<'a> Tables for &'a Host {
         }
     }
 
-    fn count_drop(&self, listener: u32) {
+    fn count_drop(&self, listener: u32, reason: Reason) {
         if let Some(counts) = self.listener_counts.borrow_mut().get_mut(listener as usize) {
-            counts.drops += 1;
+            counts.drops[reason.of_listener()] += 1;
         }
     }
 }

@@ -256,7 +256,7 @@ pub struct Counts {
     pub bytes: u64,
     /// Flows that were given a target.
     pub new_flows: u64,
-    /// Packets dropped on behalf of this listener.
-    pub drops: u64,
+    /// Packets dropped on behalf of this listener, by [`Reason::OF_LISTENERS`](crate::reasons::Reason::OF_LISTENERS).
+    pub drops: [u64; 3],
 }
-const _: () = assert!(size_of::<Counts>() == 32);
+const _: () = assert!(size_of::<Counts>() == 48);

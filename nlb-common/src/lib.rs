@@ -15,7 +15,15 @@ pub mod hash;
 pub mod host;
 pub mod layout;
 pub mod parse;
+#[cfg(test)]
+mod proofs;
 pub mod reasons;
 pub mod ring;
+#[cfg(any(test, feature = "host"))]
+pub mod scene;
+#[cfg(test)]
+mod stories;
 pub mod table;
 pub mod tables;
+#[cfg(any(test, feature = "host"))]
+pub mod wire;

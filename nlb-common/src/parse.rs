@@ -170,10 +170,16 @@ fn ipv4<F: Frame>(frame: &F, offset: usize) -> Option<Network> {
     })
 }
 
+/// An IPv4 address where only IPv6 belongs: nothing that a wire may carry, and it must not be taken for that IPv4 address.
+#[inline(always)]
+fn is_mapped(address: &Words) -> bool {
+    address[2] == MAPPED && address[0] | address[1] == 0
+}
+
 #[inline(always)]
 fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Network> {
     let h: Ipv6Header = frame.read(offset)?;
-    if h.version >> 4 != 6 {
+    if h.version >> 4 != 6 || is_mapped(&h.source) || is_mapped(&h.destination) {
         return None;
     }
     Some(Network {
@@ -221,8 +227,12 @@ fn extensions<F: Frame>(frame: &F, mut next: u8, mut at: usize) -> Result<(u8, u
             44 => {
                 let h: [u8; 4] = frame.read(at).ok_or(Other::Truncated)?;
                 next = h[0];
-                fragment |= u16::from_be_bytes([h[2], h[3]]) & 0xfff9 != 0;
+                fragment = u16::from_be_bytes([h[2], h[3]]) & 0xfff9 != 0;
                 at += 8;
+                if fragment {
+                    // What follows may be the middle of anything.
+                    break;
+                }
             }
             _ => break,
         }

@@ -75,4 +75,19 @@ impl Reason {
     pub const fn is_drop(self) -> bool {
         matches!(self.kind(), Kind::Dropped)
     }
+
+    /// The drops that a listener's own counters tell apart, in the order of [`Counts::drops`](crate::layout::Counts::drops).
+    pub const OF_LISTENERS: [Self; 3] = [Self::NoTarget, Self::TableFull, Self::PortAllocationError];
+
+    /// Its index in [`Self::OF_LISTENERS`].
+    #[inline(always)]
+    pub fn of_listener(self) -> usize {
+        if self as u32 == Self::NoTarget as u32 {
+            0
+        } else if self as u32 == Self::TableFull as u32 {
+            1
+        } else {
+            2
+        }
+    }
 }

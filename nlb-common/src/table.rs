@@ -128,7 +128,8 @@ pub fn put<T: Tables>(tables: &T, table: Table, hash: Hash, entry: &Entry) -> Op
         let (cells, way) = (tables.cells(table, index / WAYS as u32)?, index as usize % WAYS);
         let tag = cells.tag(way);
         if value != Value::HELD && tag != BUSY && cells.swap_tag(way, tag, BUSY) {
-            cells.fill(way, entry);
+            // Nothing is expected yet: that is learnt from the answer.
+            cells.fill(way, &Entry { zero: 0, expect: 0, ..*entry });
             cells.swap_tag(way, BUSY, hash.tag);
             if value.is_precious() {
                 tables.count(Reason::FlowLost);

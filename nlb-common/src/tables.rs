@@ -106,6 +106,6 @@ pub trait Tables: Sized {
     fn count_traffic(&self, slot: u32, listener: u32, packets: u32, bytes: u32);
     /// Counts a flow that was given a target.
     fn count_flow(&self, slot: u32, listener: u32);
-    /// Counts a packet dropped on behalf of a listener.
-    fn count_drop(&self, listener: u32);
+    /// Counts a packet dropped on behalf of a listener, for one of [`Reason::OF_LISTENERS`].
+    fn count_drop(&self, listener: u32, reason: Reason);
 }

@@ -378,10 +378,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_drop(&self, listener: u32) {
+    fn count_drop(&self, listener: u32, reason: Reason) {
         if let Some(counts) = maps::LISTENER_COUNTS.get_ptr_mut(listener) {
             // SAFETY: this CPU's own counters.
-            unsafe { (*counts).drops += 1 };
+            unsafe { (*counts).drops[reason.of_listener()] += 1 };
         }
     }
 }

@@ -11,14 +11,18 @@
 //! all offloads, and the node's uplink has transmit checksums off, as a NIC would see it: so a wrong checksum shows.
 
 pub mod agent;
+pub mod conversation;
 pub mod curl;
 pub mod download;
+#[cfg(feature = "kernel")]
+pub mod flood;
 pub mod http;
 pub mod iperf;
 pub mod manifests;
 pub mod namespace;
 pub mod nginx;
 pub mod process;
+pub mod scene;
 pub mod sweep;
 pub mod udp;
 
@@ -156,6 +160,9 @@ impl Lab {
         self.node.ip(&["address", "add", &format!("{gateway6}/64"), "dev", &name, "nodad"])?;
         let pod = Pod { name, namespace, ipv4, ipv6 };
         pod.address_and_route()?;
+        for address in [ipv4.into(), ipv6.into()] {
+            wait_for_path(&self.client, address)?;
+        }
         self.pods.push(pod);
         Ok(self.pods.last().expect("just pushed"))
     }
@@ -203,6 +210,19 @@ pub fn eventually<T>(patience: Duration, mut look: impl FnMut() -> Result<Option
             Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
+}
+
+/// Waits until packets from `namespace` reach `address`: the kernel takes a new link into use some time after it is up.
+fn wait_for_path(namespace: &Namespace, address: IpAddr) -> Result<()> {
+    // Nobody serves this port, so a refusal shows the path both ways.
+    let closed = SocketAddr::new(address, 9);
+    let refused = move || {
+        let connected = std::net::TcpStream::connect_timeout(&closed, Duration::from_millis(300));
+        Ok(connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(()))
+    };
+    namespace
+        .enter(move || eventually(Duration::from_secs(15), refused))?
+        .with_context(|| format!("no path to {address}"))
 }
 
 /// Waits until somebody in `namespace` accepts connections at `address`.

@@ -1,6 +1,7 @@
 //! `cargo xtask build-ebpf` and `cargo xtask build`.
 
 use std::ffi::OsString;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -25,9 +26,24 @@ pub(crate) fn build_ebpf() -> Result<()> {
 /// The object, and the agent with the object inside.
 pub(crate) fn build() -> Result<()> {
     let object = ebpf::build()?;
-    run(cargo(["build", "--release", "--locked", "--package", "nlb-agent"]).env(OBJECT, object))?;
+    let mut build = cargo(["build", "--release", "--locked", "--package", "nlb-agent"]);
+    build.env(OBJECT, object);
+    if let Some(commit) = commit() {
+        build.env("NLB_COMMIT", commit);
+    }
+    run(&mut build)?;
     println!("{}", workspace::agent().display());
     Ok(())
+}
+
+/// The commit that `nlb-agent version` names; `None` outside a checkout.
+fn commit() -> Option<String> {
+    let said = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .current_dir(workspace::root())
+        .output()
+        .ok()?;
+    said.status.success().then(|| String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
 /// What the demo and the tests need: all, or only the object where the user names an agent, such as a debug build.

@@ -1,5 +1,6 @@
 //! The suites: what each needs, and the cargo commands that run it.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -100,7 +101,31 @@ fn properties() -> Result<Vec<Command>> {
 fn host_tests() -> Result<Vec<String>> {
     let folder = root().join("tests/tests");
     let files = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let names =
-        files.flatten().filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".rs")?.to_owned()));
+    let names = files.flatten().filter_map(|file| test_name(&file.path()));
     Ok(names.filter(|name| !name.starts_with("kernel_") && !name.starts_with("net_")).collect())
+}
+
+/// `name` of `name.rs` and of `name/main.rs`.
+fn test_name(path: &Path) -> Option<String> {
+    let is_test =
+        path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
+    is_test.then(|| path.file_stem()?.to_str().map(str::to_owned))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_files_and_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("one.rs"), "").unwrap();
+        std::fs::create_dir_all(folder.path().join("two")).unwrap();
+        std::fs::write(folder.path().join("two/main.rs"), "").unwrap();
+        std::fs::create_dir_all(folder.path().join("shared")).unwrap();
+        let name = |entry: &str| test_name(&folder.path().join(entry));
+        assert_eq!(name("one.rs").as_deref(), Some("one"));
+        assert_eq!(name("two").as_deref(), Some("two"));
+        assert_eq!(name("shared"), None);
+    }
 }

@@ -47,7 +47,7 @@ fn sum(map: &PerCpuArray<MapData, super::plain::Plain<Counts>>, index: u32) -> i
         total.packets += counts.packets;
         total.bytes += counts.bytes;
         total.new_flows += counts.new_flows;
-        total.drops += counts.drops;
+        total.drops.iter_mut().zip(counts.drops).for_each(|(total, drops)| *total += drops);
     }
     Ok(total)
 }

@@ -24,9 +24,12 @@ impl Nginx {
     pub fn start(lab: &Lab, pod: &Pod, ports: &[u16]) -> Result<Nginx> {
         let name = format!("nginx-{}-{}", pod.name, ports.first().context("a server needs a port")?);
         let folder = lab.folder().join(&name);
-        std::fs::create_dir_all(folder.join("www"))
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        std::fs::write(folder.join("www/big"), download::content()).context("cannot write the big file")?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // One for all servers of the lab.
+        let big = lab.folder().join("big");
+        if !big.exists() {
+            std::fs::write(big, download::content()).context("cannot write the big file")?;
+        }
         let text = configuration(&pod.name, ports, &folder);
         std::fs::write(folder.join("nginx.conf"), text).context("cannot write nginx.conf")?;
         let addresses = [pod.ipv4.into(), pod.ipv6.into()].map(|address| SocketAddr::new(address, ports[0]));
@@ -76,7 +79,7 @@ http {{
     server {{
         {listen}
         location / {{ return 200 \"{pod} $remote_addr $remote_port\\n\"; }}
-        location /big {{ root {folder}/www; limit_rate 4m; }}
+        location /big {{ root {folder}/..; limit_rate 4m; }}
     }}
 }}
 "

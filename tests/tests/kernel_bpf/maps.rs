@@ -64,10 +64,11 @@ fn counters_are_summed_and_reset() {
     in_namespace(|place| {
         let mut data_path = place.open()?;
         let counts = |packets: u64| {
-            let bytes = zerocopy::IntoBytes::as_bytes(&Counts { packets, bytes: 1, new_flows: 0, drops: 2 })
-                .iter()
-                .map(u8::to_string)
-                .collect::<Vec<_>>();
+            let bytes =
+                zerocopy::IntoBytes::as_bytes(&Counts { packets, bytes: 1, new_flows: 0, drops: [2, 0, 1] })
+                    .iter()
+                    .map(u8::to_string)
+                    .collect::<Vec<_>>();
             bytes.join(" ")
         };
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)? as u64;
@@ -76,7 +77,10 @@ fn counters_are_summed_and_reset() {
         let update = format!("map update pinned {} key 4 0 0 0 value {}", path.display(), counts(5));
         command("bpftool", &update)?;
         let sum = data_path.maps.listener_counts(&[4, 5])?;
-        assert_eq!(sum[0], Counts { packets: 5 * cpus, bytes: cpus, new_flows: 0, drops: 2 * cpus });
+        assert_eq!(
+            sum[0],
+            Counts { packets: 5 * cpus, bytes: cpus, new_flows: 0, drops: [2 * cpus, 0, cpus] }
+        );
         assert_eq!(sum[1], Counts::default());
         data_path.maps.reset_listener_counts(4)?;
         assert_eq!(data_path.maps.listener_counts(&[4])?, [Counts::default()]);

@@ -13,6 +13,8 @@ use super::timeline::{EVICTED, STOPPED, Timeline};
 
 /// How long the node is without an agent.
 const ALONE: Duration = Duration::from_secs(2);
+/// Time for the new agent to check each target once: none may come back, or go, for a restart's sake.
+const FIRST_CHECKS: Duration = Duration::from_millis(1500);
 /// Between two numbers of the datagram stream.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// Slower than this, and a SYN was lost and sent again.
@@ -36,8 +38,10 @@ pub(crate) fn show(stage: &mut Stage, claims: &Claims, load: &Load, timeline: &m
     claims.claim("the agent is dead", stage.agent.ended()?.is_some(), "it runs")?;
     timeline.mark("the agent is started again");
     claims.step("starting the agent again", || stage.agent.restart())?;
-    let back = timeline.mark("the agent answers");
+    timeline.mark("the agent answers");
     remembered(stage, claims, &replica)?;
+    claims.pause("the new agent's first checks", FIRST_CHECKS);
+    let resumed = timeline.mark("pod6's server is started again");
     stage.replica().resume()?;
     claims.becomes("pod6 is healthy again, found by the new agent", || {
         stage.agent.wait_for_target(MAIN, &replica, "healthy", PATIENCE)
@@ -51,7 +55,7 @@ pub(crate) fn show(stage: &mut Stage, claims: &Claims, load: &Load, timeline: &m
         claims.becomes("the download is whole: every byte came, and was right", || download.finish())?;
     timeline.mark("the download ends");
     println!("  {bytes} of {SIZE} bytes; 0 lost.");
-    undisturbed(claims, load, (killed, back))?;
+    undisturbed(claims, load, (killed, resumed))?;
     datagrams(claims, &stream.stop()?)
 }
 
@@ -83,14 +87,17 @@ fn remembered(stage: &Stage, claims: &Claims, replica: &str) -> Result<()> {
     )
 }
 
-/// From the agent's death until its return not one request failed or was slow.
-fn undisturbed(claims: &Claims, load: &Load, (killed, back): (Duration, Duration)) -> Result<()> {
+/// From the agent's death until long after its return not one request failed or was slow.
+fn undisturbed(claims: &Claims, load: &Load, (killed, resumed): (Duration, Duration)) -> Result<()> {
     let attempts = load.attempts();
     let during: Vec<&Attempt> =
-        attempts.iter().filter(|attempt| (killed..back).contains(&attempt.at)).collect();
+        attempts.iter().filter(|attempt| (killed..resumed).contains(&attempt.at)).collect();
     let bad: Vec<&&Attempt> =
         during.iter().filter(|attempt| attempt.outcome.is_err() || attempt.connect > SLOW).collect();
-    let what = format!("of {} requests while the agent was away none failed and none was slow", during.len());
+    let what = format!(
+        "of {} requests while the agent was away, and came back, none failed and none was slow",
+        during.len()
+    );
     claims.claim(&what, bad.is_empty() && !during.is_empty(), format!("{bad:?}"))
 }
 
