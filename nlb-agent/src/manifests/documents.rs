@@ -243,7 +243,7 @@ mod tests {
         let skipped: Vec<String> = reading.skipped.iter().map(ToString::to_string).collect();
         assert_eq!(
             skipped,
-            ["a.yaml, document 5: skipped apps/v1 Deployment, a kind that nlb does not read"]
+            ["a.yaml, document 4: skipped apps/v1 Deployment, a kind that nlb does not read"]
         );
     }
 
