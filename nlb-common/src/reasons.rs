@@ -63,7 +63,7 @@ reasons! {
     Icmp Dropped "An ICMP message was addressed to a VIP." "Nothing to do: VIPs answer no ping."
     ProtocolNotServed Dropped "The packet's protocol is neither TCP nor UDP nor ICMP." "A load balancer serves TCP and UDP."
     Truncated Dropped "The packet ends before its headers do." "A sender or a device on the way makes broken packets."
-    FlowLost Noted "A flow lost its entry and today's ring would not give it its target again." "Raise --max-flows if `nlb-agent status` shows the table near its capacity."
+    FlowLost Noted "An entry was pushed out that today's ring would not give again, or a target refused the middle of a conversation it does not know." "Raise --max-flows if `nlb-agent status` shows the table near its capacity; if it is far from full, somebody sends packets of connections that never were."
     FlowRebuilt Noted "One direction's entry of a flow was lost and has been rebuilt from the other's." "Raise --max-flows if this happens often."
 }
 
