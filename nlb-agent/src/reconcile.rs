@@ -1,5 +1,7 @@
 //! Where the pure part and the machine meet: the model of now on one side, the maps on the other, and the way between them.
 
+mod machine;
+
 use crate::args::VipSource;
 use crate::bpf::DataPath;
 use crate::bpf::maps::Maps;
@@ -9,13 +11,11 @@ use crate::contents::Contents;
 use crate::control::{Change, Control, Planned};
 use crate::health::{self, Checked, Checker, Health};
 use crate::host::Host;
-use crate::host::preflight::{self, Wanted};
 use crate::manifests::Sources;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Step;
 use crate::problem::{Problem, Severity};
-use crate::report::ListenerAddress;
 use crate::saved::{self, Saved};
 use crate::slots::Epoch;
 use crate::translate::{Settings, translate};
@@ -288,38 +288,6 @@ impl Reconcile {
             }
         }
         owners
-    }
-
-    fn judge_machine(&mut self) {
-        let wanted = self.wanted_of_machine();
-        let found = preflight::problems(&self.host, &wanted);
-        for problem in found.iter().filter(|problem| !self.machine.contains(problem)) {
-            log(problem);
-        }
-        self.machine = found;
-    }
-
-    fn wanted_of_machine(&self) -> Wanted {
-        let links = &self.data_path.links;
-        let groups = self.model.load_balancers.iter().flat_map(|it| &it.target_groups);
-        let listeners = self.model.load_balancers.iter().flat_map(|it| {
-            it.vips.iter().flat_map(|vip| it.listeners.iter().map(move |listener| (*vip, listener)))
-        });
-        let notes = links.xdp().iter().map(|(name, xdp)| (name.clone(), xdp.notes.join("; ")));
-        Wanted {
-            node: self.node.clone(),
-            uplinks: self.uplinks.names(&self.host.network),
-            targets: groups.flat_map(|it| &it.targets).filter(|it| it.local).map(|it| it.key.ip).collect(),
-            listeners: listeners
-                .filter_map(|(vip, it)| {
-                    let address = ListenerAddress::of(&crate::model::listener_key(vip, it))?;
-                    Some((address.to_string(), it.protocol, it.idle_timeout))
-                })
-                .collect(),
-            own_programs: self.uplinks.own_programs(links, &self.host.network),
-            generic_because: notes.filter(|(_, note)| !note.is_empty()).collect(),
-            program_names: preflight::program_names(),
-        }
     }
 
     /// When something is due although nothing happens: the end of a drain.
