@@ -61,13 +61,15 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     }
     let pinned = PinnedMaps::open(&pin_path)?.context("the maps were pinned just now and are gone")?;
     let sources = manifests::watch(&args.manifests)?;
+    let known = data_path.links.pinned_uplinks().context("reading the pins")?;
+    let uplinks = Uplinks::new(args.interfaces.clone(), known, args.xdp_mode);
     let (outcomes, checked) = mpsc::unbounded_channel();
     let reconcile = Reconcile::begin(Start {
         node: node.clone(),
         flags,
         vip_source,
         data_path,
-        uplinks: Uplinks::new(args.interfaces.clone(), args.xdp_mode),
+        uplinks,
         host,
         checker: Checker::new(Prober::default(), sockets_allowed(), outcomes),
         state_file: saved::path(&args.place.socket),

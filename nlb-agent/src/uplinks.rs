@@ -29,16 +29,11 @@ pub struct Uplinks {
 }
 
 impl Uplinks {
-    /// Nothing attached yet.
-    pub fn new(named: Vec<String>, mode: Flag) -> Self {
-        Self {
-            named,
-            mode,
-            uplinks: Vec::new(),
-            failed: BTreeMap::new(),
-            lost: Vec::new(),
-            restored: Vec::new(),
-        }
+    /// Nothing attached yet by this agent; `known` are the devices that an earlier one left attached.
+    pub fn new(mut named: Vec<String>, known: Vec<String>, mode: Flag) -> Self {
+        let mut seen = BTreeSet::new();
+        named.retain(|name| seen.insert(name.clone()));
+        Self { named, mode, uplinks: known, failed: BTreeMap::new(), lost: Vec::new(), restored: Vec::new() }
     }
 
     /// The uplinks as the routes are now. A default route that goes away for a moment takes no uplink with it.

@@ -41,6 +41,9 @@ pub const RESET_SECONDS: u32 = 10;
 pub const CLOSED_SECONDS: u32 = 60;
 /// Seconds that a half-open TCP flow waits for its next packet.
 pub const HALF_OPEN_SECONDS: u32 = 60;
+/// Seconds that a pod's own conversation is remembered: as long as any listener's idle timeout may be (AWS: 6 000 s), because its
+/// entry names no listener.
+pub const DIRECT_SECONDS: u32 = 6_000;
 
 /// How much an entry is worth when a place is needed; the least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -230,6 +230,14 @@ impl Links {
         Ok(self.reply.entry(interface.to_owned()).insert_entry(attachment).into_mut())
     }
 
+    /// The devices that an earlier agent left `nlb_xdp` attached to, as the pins tell.
+    ///
+    /// # Errors
+    /// The folder of the pins cannot be read.
+    pub fn pinned_uplinks(&self) -> io::Result<Vec<String>> {
+        Ok(self.pins.names()?.iter().filter_map(|name| Pins::device_of("link_xdp", name)).collect())
+    }
+
     /// Detaches from every device that is in neither list, also where an earlier agent attached; says from which.
     pub fn retain(&mut self, xdp: &[String], reply: &[String]) -> io::Result<Vec<String>> {
         self.xdp.retain(|interface, _| xdp.contains(interface));

@@ -21,7 +21,7 @@ pub fn verdict(table: Table, entry: &Entry, slot: Option<&Slot>, now: u32, secon
     let half = flow::HALF_OPEN_SECONDS * second;
     let age = flow::age(entry.life, now);
     if entry.life.state & state::DIRECT != 0 {
-        return if age <= half { Verdict::Live } else { Verdict::Silent };
+        return if age <= flow::DIRECT_SECONDS * second { Verdict::Live } else { Verdict::Silent };
     }
     let Some(slot) = slot.filter(|slot| slot.protocol != 0 && slot.generation == entry.generation) else {
         return Verdict::Stale;
@@ -183,8 +183,8 @@ mod tests {
             life: Life { seen: 0_u32.wrapping_sub(age), state: state::DIRECT },
             ..Entry::default()
         };
-        assert_eq!(verdict(Table::HalfReplies, &direct(60 * 250), None, 0, 250), Verdict::Live);
-        assert_eq!(verdict(Table::HalfReplies, &direct(60 * 250 + 1), None, 0, 250), Verdict::Silent);
+        assert_eq!(verdict(Table::HalfReplies, &direct(6_000 * 250), None, 0, 250), Verdict::Live);
+        assert_eq!(verdict(Table::HalfReplies, &direct(6_000 * 250 + 1), None, 0, 250), Verdict::Silent);
     }
 
     #[test]
