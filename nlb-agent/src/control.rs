@@ -133,14 +133,23 @@ impl Control {
             forwardings.into_iter().map(|forwarding| (forwarding.listener, forwarding)).collect();
         let known: BTreeSet<_> = self.wanted.keys().chain(self.seats.keys()).copied().collect();
         let removed = known.into_iter().filter(|key| !wanted.contains_key(key)).collect();
-        let changed = |forwarding: &Forwarding| self.wanted.get(&forwarding.listener) != Some(forwarding);
-        let put = wanted.into_values().filter(changed).collect();
-        self.change(Change { put, removed }, elapsed)
+        self.change(Change { put: self.changed(wanted.into_values()), removed }, elapsed)
+    }
+
+    /// As [`Control::apply`], but listeners that are not named go on as they are: for a start at which not everything can be read.
+    pub fn apply_keeping(&mut self, forwardings: Vec<Forwarding>, elapsed: Epoch) -> Planned {
+        self.change(Change { put: self.changed(forwardings), removed: Vec::new() }, elapsed)
+    }
+
+    fn changed(&self, forwardings: impl IntoIterator<Item = Forwarding>) -> Vec<Forwarding> {
+        let differs = |forwarding: &Forwarding| self.wanted.get(&forwarding.listener) != Some(forwarding);
+        forwardings.into_iter().filter(differs).collect()
     }
 
     /// The steps to a change of some forwardings, or, with none, to what a grace period has made possible.
     ///
-    /// After an adoption the first call must be to [`Control::apply`], which alone knows what is gone.
+    /// After an adoption the first call must be to [`Control::apply`], which alone knows what is gone, or to
+    /// [`Control::apply_keeping`].
     pub fn change(&mut self, change: Change, elapsed: Epoch) -> Planned {
         self.elapsed = self.elapsed.max(elapsed);
         self.epoch = self.epoch.next();

@@ -15,7 +15,7 @@ use crate::manifests::Sources;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Step;
-use crate::problem::{Problem, Severity};
+use crate::problem::{Effect, Problem, Severity};
 use crate::saved::{self, Saved};
 use crate::slots::Epoch;
 use crate::translate::{Settings, translate};
@@ -60,6 +60,10 @@ pub struct Reconcile {
     machine: Vec<Problem>,
     state_file: PathBuf,
     unsaved: bool,
+    /// What was adopted may be more than what can be read now: nothing of it goes before everything was read once.
+    partial: bool,
+    /// The last write failed; the next tick tries again.
+    unwritten: Option<Problem>,
     /// When the state file was last written, and how long that took.
     last_save: Option<(Instant, Duration)>,
 }
@@ -116,7 +120,7 @@ impl Reconcile {
         } else {
             Control::new(limits(&data_path))
         };
-        let new = Self {
+        let mut new = Self {
             node,
             sources: Sources::default(),
             model: Model::default(),
@@ -137,8 +141,11 @@ impl Reconcile {
             machine: Vec::new(),
             state_file,
             unsaved: false,
+            partial: false,
+            unwritten: None,
             last_save: None,
         };
+        new.partial = new.data_path.adopted;
         Ok(new)
     }
 
@@ -234,13 +241,30 @@ impl Reconcile {
     fn write(&mut self, seen: Instant) -> Option<Epoch> {
         let node_vip = self.vip_source == VipSource::Node;
         let forwardings = health::forwardings(&self.model, &self.health, |_| node_vip);
-        let planned = self.control.apply(forwardings, self.elapsed);
+        self.partial &= self.is_unreadable();
+        let planned = if self.partial {
+            self.control.apply_keeping(forwardings, self.elapsed)
+        } else {
+            self.control.apply(forwardings, self.elapsed)
+        };
         let waits = self.run(&planned);
         if self.written {
             self.metrics.applied(seen.elapsed());
         }
         self.written = true;
         waits
+    }
+
+    /// Tries a failed write again.
+    pub fn retry(&mut self) -> Option<Epoch> {
+        if self.unwritten.is_some() { self.write(Instant::now()) } else { None }
+    }
+
+    /// Something that an earlier agent may have served cannot be read, or cannot be built, now.
+    fn is_unreadable(&self) -> bool {
+        let unread = |it: &Problem| matches!(it.reason.as_str(), "UnreadableManifest" | "InvalidObject");
+        let refused = |it: &Problem| it.effect == Effect::LoadBalancerRefused;
+        self.sources.problems.iter().any(unread) || self.model.problems.iter().any(refused)
     }
 
     /// A grace period has passed: what nothing leads to any more may be used again.
@@ -253,9 +277,11 @@ impl Reconcile {
     fn run(&mut self, planned: &Planned) -> Option<Epoch> {
         if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path.maps, step)) {
             tracing::error!(%error, "a map could not be written; reading the maps back");
+            self.unwritten = Some(machine::unwritten(&self.node, &error));
             self.readopt();
             return None;
         }
+        self.unwritten = None;
         let owners = self.owners();
         let lasting = planned.shortfalls.iter().filter(|shortfall| !shortfall.passing);
         self.shortfalls = lasting
@@ -299,7 +325,7 @@ impl Reconcile {
     pub fn problems(&self) -> Vec<Problem> {
         let all = self.sources.problems.iter().chain(&self.model.problems).chain(&self.shortfalls);
         let all: BTreeSet<Problem> =
-            all.chain(&self.machine).cloned().chain(self.uplinks.problems()).collect();
+            all.chain(&self.machine).chain(&self.unwritten).cloned().chain(self.uplinks.problems()).collect();
         let mut all: Vec<Problem> = all.into_iter().collect();
         all.sort_by(|a, b| (&a.object, &a.field, a).cmp(&(&b.object, &b.field, b)));
         all
@@ -310,6 +336,7 @@ impl Reconcile {
         let checks = [
             (self.sources.synced, "manifests: not read yet"),
             (self.written, "maps: not written yet"),
+            (self.unwritten.is_none(), "maps: the last write failed, trying again"),
             (self.uplinks.are_attached(&self.data_path.links), "interfaces: not all attached"),
         ];
         checks.into_iter().filter(|(done, _)| !done).map(|(_, what)| what.to_owned()).collect()

@@ -223,6 +223,8 @@ impl Turn {
 
     fn tick(&mut self) {
         self.reconcile.verify();
+        let waits = self.reconcile.retry();
+        self.wait(waits);
         if self.reconcile.next_deadline().is_some_and(|at| at <= Timestamp::now()) {
             let waits = self.reconcile.deadline();
             self.wait(waits);

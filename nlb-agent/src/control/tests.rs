@@ -280,6 +280,24 @@ proptest! {
     }
 
     #[test]
+    fn a_restart_that_cannot_read_everything_keeps_the_rest(chain in chain(), seen in any::<prop::sample::Index>()) {
+        let (mut control, mut kernel, last) = run_chain(&chain, AMPLE);
+        settle(&mut control, &mut kernel, last);
+        let all = chain.last().unwrap().0.clone();
+        let some: Vec<_> = all[..seen.index(all.len() + 1)].to_vec();
+        let mut again = Control::adopt(AMPLE, read_back(&kernel.maps, AMPLE), &control.saved());
+        let planned = again.apply_keeping(some.clone(), Epoch(0));
+        prop_assert_eq!(&planned.steps, &[]);
+        prop_assert_eq!(occupants(&again), occupants(&control));
+        // Once everything can be read, what is gone goes.
+        let planned = again.apply(some.clone(), Epoch(0));
+        let mut kernel = Kernel::new(kernel.maps);
+        planned.steps.iter().for_each(|step| kernel.run(step));
+        settle(&mut again, &mut kernel, planned);
+        prop_assert_eq!(again.arena.free_words(), scratch(&some, AMPLE).arena.free_words());
+    }
+
+    #[test]
     fn a_crash_between_two_steps_is_mended(chain in chain(), next in forwardings(), at in any::<prop::sample::Index>()) {
         let (mut control, mut kernel, last) = run_chain(&chain, AMPLE);
         let saved = control.saved();

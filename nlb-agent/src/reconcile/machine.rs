@@ -2,6 +2,7 @@
 
 use super::{Reconcile, log};
 use crate::host::preflight::{self, Wanted};
+use crate::problem::{Effect, Problem, Severity};
 use crate::report::ListenerAddress;
 
 impl Reconcile {
@@ -36,5 +37,20 @@ impl Reconcile {
             generic_because: notes.filter(|(_, note)| !note.is_empty()).collect(),
             program_names: preflight::program_names(),
         }
+    }
+}
+
+/// A write to a map failed.
+pub(super) fn unwritten(node: &str, error: &std::io::Error) -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        object: format!("Node {node}"),
+        field: None,
+        value: None,
+        reason: "MapWriteFailed".into(),
+        message: format!(
+            "A map could not be written: {error}. What was there goes on; the write is tried again every second."
+        ),
+        effect: Effect::KeptLastGood,
     }
 }
