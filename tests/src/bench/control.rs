@@ -144,7 +144,7 @@ fn agent(runtime: &tokio::runtime::Runtime, options: &Options, state_file: PathB
         flags: settings::of_flags(&flags.translate)?,
         vip_source: VipSource::Node,
         data_path: DataPath::open(options)?,
-        uplinks: Uplinks::new(vec![UPLINK.to_owned()], XdpMode::Auto),
+        uplinks: Uplinks::new(vec![UPLINK.to_owned()], Vec::new(), XdpMode::Auto),
         host: runtime.block_on(Host::read(&options.pin_path))?,
         checker: Checker::new(Silent, 1, outcomes),
         state_file,
