@@ -69,7 +69,7 @@ fn the_sweep_removes_what_is_over_in_both_directions_and_counts_the_rest() {
         put_flow(maps, FULL, stale, client(10), 10, [Some(0), Some(0)]);
         let direct = Entry {
             slot: NO_SLOT,
-            life: Life { seen: maps.clock.now()?.wrapping_sub(61 * hz), state: state::DIRECT },
+            life: Life { seen: maps.clock.now()?.wrapping_sub(6_001 * hz), state: state::DIRECT },
             ..Entry::default()
         };
         let hash = reply_tuple(&client(11), &five.1, 11).place(maps.config.seed);
