@@ -2,8 +2,9 @@
 
 use super::state::{Group, Health};
 use super::status::{Life, Standing, Status};
-use crate::model::{Forward, Forwarding, IpFamily, Listener, Model, Placed, Target, TargetKey, Threshold};
-use nlb_common::layout::ListenerKey;
+use crate::model::{
+    Forward, Forwarding, IpFamily, Listener, Model, Placed, Target, TargetKey, Threshold, listener_key,
+};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -113,9 +114,8 @@ fn forwarding(listener: &Listener, vip: IpAddr, node_vip: bool, health: &Health)
         [only] => one_group(only, IpFamily::of(vip), health),
         several => several_groups(several, IpFamily::of(vip), health),
     };
-    let protocol = listener.protocol.number();
     Forwarding {
-        listener: ListenerKey { vip: vip.into(), port: listener.port, protocol, zero: 0 },
+        listener: listener_key(vip, listener),
         node_vip,
         idle_timeout: listener.idle_timeout,
         registered,
