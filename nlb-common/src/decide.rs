@@ -24,6 +24,7 @@ use crate::layout::{
     Client, Entry, Life, Listener, ListenerKey, Members, NO_SLOT, SHARERS, Slot, TargetKey, UDP, Vip,
 };
 use crate::parse::{self, Network, Other, Packet, tcp};
+use crate::ports;
 use crate::reasons::Reason;
 use crate::ring;
 use crate::table::{self, Found};
@@ -217,12 +218,13 @@ fn reply_tuple(packet: &Packet, slot: &Slot, port: u16) -> Tuple {
 /// A packet without an established flow: of a half-open one, of one whose entry was lost, or the first of a new one.
 #[inline(always)]
 fn admit<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Result<Route, Reason> {
-    if let Some(route) = half_open(tables, packet, hash) {
-        return Ok(route);
+    let pending = half_open(tables, packet, hash);
+    if pending.goes_on {
+        return Ok(pending.route);
     }
     let (listener, number) = choose(tables, packet)?;
-    let opened =
-        opening(tables, packet, hash.tag, number).and_then(|place| begin(tables, packet, &hash, &place));
+    let opened = opening(tables, packet, number, pending.route.slot)
+        .and_then(|place| begin(tables, packet, &hash, &place));
     opened.inspect_err(|reason| tables.count_drop(listener, *reason))
 }
 
@@ -265,26 +267,42 @@ fn select<T: Tables>(tables: &T, listener: u32, hash: u32) -> Option<u32> {
     Some(if position & 1 == 0 { word as u32 } else { (word >> 32) as u32 })
 }
 
+/// What the half-open tables know of a client's packet. Words, as in [`Taken`].
+#[derive(Clone, Copy)]
+struct Pending {
+    /// Where the packet goes; or, if it does not, the slot to which a SYN went that it repeats.
+    route: Route,
+    goes_on: bool,
+}
+
+impl Pending {
+    const NOTHING: Self = Self { route: Route { slot: NO_SLOT, port: 0 }, goes_on: false };
+}
+
 /// A packet of a half-open flow: establishes it if the target has answered and this packet shows that the client knows.
 #[inline(never)]
-fn half_open<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
+fn half_open<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Pending {
     let half = tables.find(Table::HalfFlows, hash);
     if !half.exists() {
-        return None;
+        return Pending::NOTHING;
     }
-    let slot = flow::slot(tables, &half.entry)?;
+    let Some(slot) = flow::slot(tables, &half.entry) else { return Pending::NOTHING };
     let now = tables.now();
     let Entry { life, port, .. } = half.entry;
     let reply_hash = reply_tuple(packet, slot, port).place(tables.seed());
     let reply = tables.find(Table::HalfReplies, reply_hash);
     if silent(tables, &half.entry, &reply, flow::half_limit(packet.protocol, slot.idle, tables.second())) {
-        return None;
+        return Pending::NOTHING;
     }
     let paired = reply.exists() && same_flow(&reply.entry, &half.entry);
     let answer = if paired { reply.entry.life.state } else { 0 };
+    let route = Route { slot: half.entry.slot, port };
     // A SYN that nobody answered, or that was refused, may find a better target by now.
-    if packet.is_syn() && (answer & state::ANSWERED == 0 || answer & state::TARGET_RST != 0) {
-        return None;
+    if packet.is_syn() && answer & state::TARGET_RST != 0 {
+        return Pending::NOTHING;
+    }
+    if packet.is_syn() && answer & state::ANSWERED == 0 {
+        return Pending { route, goes_on: false };
     }
     let knows = packet.is_udp()
         || (!packet.has(tcp::SYN | tcp::RST)
@@ -295,7 +313,7 @@ fn half_open<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route
     if fits && establish(tables, packet, hash, &half.entry, reply_hash, fin) {
         half.forget(tables);
         reply.forget(tables);
-        return Some(Route { slot: half.entry.slot, port });
+        return Pending { route, goes_on: true };
     }
     if !paired && (!reply.exists() || reply.entry.life.state & state::DIRECT != 0) {
         // Lost; an answer that came meanwhile was taken for the pod's own conversation.
@@ -305,7 +323,7 @@ fn half_open<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route
     if fin & !life.state & state::CLIENT_FIN != 0 || flow::age(life, now) >= tables.second() / 4 {
         half.live(tables, Life { seen: now, state: life.state | fin & state::CLIENT_FIN });
     }
-    Some(Route { slot: half.entry.slot, port })
+    Pending { route, goes_on: true }
 }
 
 /// Writes both entries of an established flow; false if one of them found no place.
@@ -332,9 +350,6 @@ fn note<T: Tables>(tables: &T, table: Table, index: u32, packet: &Packet) {
     tables.note_client(table, index, &Client { address, port: packet.source_port, zero: [0; 6] });
 }
 
-/// How many ports are tried for a flow whose client port another conversation with the same pod port has.
-const PORTS_TRIED: u32 = 4;
-
 /// What stands in the way of a reply tuple. A word, because the verifier refuses what LLVM makes of an enum that carries one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Taken(u32);
@@ -353,21 +368,21 @@ impl Taken {
 struct Opening {
     route: Route,
     taken: Taken,
+    /// The slot to which an earlier SYN of this very flow went, else [`NO_SLOT`].
+    repeated: u32,
 }
 
 /// Finds the port for a packet's flow to a slot; or the one that it has there already.
 #[inline(never)]
-fn opening<T: Tables>(tables: &T, packet: &Packet, tag: u64, number: u32) -> Result<Opening, Reason> {
+fn opening<T: Tables>(tables: &T, packet: &Packet, number: u32, repeated: u32) -> Result<Opening, Reason> {
     let slot = tables.slot(number).ok_or(Reason::NoTarget)?;
-    let mut port = packet.source_port;
-    for round in 0..PORTS_TRIED {
+    for round in 0..ports::TRIED {
+        let port = ports::rewritten(packet.source_port, round);
         let hash = reply_tuple(packet, slot, port).place(tables.seed());
         let taken = taken(tables, packet, slot, number, hash);
         if taken != Taken::OTHER {
-            return Ok(Opening { route: Route { slot: number, port }, taken });
+            return Ok(Opening { route: Route { slot: number, port }, taken, repeated });
         }
-        // Deterministic, so that a lost entry finds its port again; from 1024 on, where no service lives.
-        port = 1024 + (((tag >> 8) as u32).wrapping_add(round.wrapping_mul(0x9e37)) & 0x7fff) as u16;
     }
     Err(Reason::PortAllocationError)
 }
@@ -420,7 +435,7 @@ fn limit<T: Tables>(tables: &T, packet: &Packet, table: Table, slot: &Slot, stat
 /// Writes both entries of a new half-open flow; or, of one that is established, the client's entry that was lost.
 #[inline(never)]
 fn begin<T: Tables>(tables: &T, packet: &Packet, hash: &Hash, opening: &Opening) -> Result<Route, Reason> {
-    let Opening { route, taken } = *opening;
+    let Opening { route, taken, repeated } = *opening;
     let slot = tables.slot(route.slot).ok_or(Reason::NoTarget)?;
     let keep = if route.port == packet.source_port { 0 } else { state::KEEP };
     let (table, state) = if taken.0 & Taken::OWN != 0 {
@@ -448,7 +463,9 @@ fn begin<T: Tables>(tables: &T, packet: &Packet, hash: &Hash, opening: &Opening)
     let reply_hash = reply_tuple(packet, slot, route.port).place(tables.seed());
     let entry = Entry { port: packet.source_port, ..entry };
     tables.put(Table::HalfReplies, reply_hash, &entry).ok_or(Reason::TableFull)?;
-    tables.count_flow(route.slot, slot.listener);
+    if route.slot != repeated {
+        tables.count_flow(route.slot, slot.listener);
+    }
     Ok(route)
 }
 
@@ -562,7 +579,7 @@ fn answer<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
     match half_answered(tables, packet, hash) {
         Half::Ours(route) => Some(route),
         Half::Direct => None,
-        Half::Lost => lost(tables, packet, hash),
+        Half::Lost => remember(tables, packet, hash, lost(tables, packet)),
     }
 }
 
@@ -598,30 +615,63 @@ fn half_answered<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Half {
     Half::Lost
 }
 
-/// Looks for the flow whose reply entry was lost, among the slots that share this pod port; none: the pod's own conversation.
+/// Whose packet it is that no reply entry answers for. Words, as in [`Taken`].
+#[derive(Clone, Copy)]
+struct Lost {
+    /// The flow's slot and its client's own port; [`NO_SLOT`]: no flow of ours.
+    route: Route,
+    /// What the client's entry says of its life; of no flow of ours, `DIRECT` if the conversation is one of a target's port.
+    state: u32,
+    half: bool,
+}
+
+impl Lost {
+    const fn nobody(state: u32) -> Self {
+        Self { route: Route { slot: NO_SLOT, port: 0 }, state, half: false }
+    }
+}
+
+/// Looks for the flow whose reply entry was lost, among the slots that share this pod port.
 #[inline(never)]
-fn lost<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Option<Route> {
-    let now = tables.now();
+fn lost<T: Tables>(tables: &T, packet: &Packet) -> Lost {
     let address = Address::from_words(packet.network.source);
     let key = TargetKey { address, port: packet.source_port, protocol: packet.protocol, zero: 0 };
-    let sharers = tables.sharers(&key)?;
+    let Some(sharers) = tables.sharers(&key) else { return Lost::nobody(0) };
     for i in 0..SHARERS {
         let number = sharers.slots[i];
         if number == NO_SLOT {
             break;
         }
-        if let Some(route) = lost_reply(tables, packet, hash, number, now) {
-            let half = tables.find(Table::HalfReplies, hash);
-            if half.exists() {
-                note_answer(tables, packet, &half, now);
-            }
-            return Some(route);
+        let found = lost_by(tables, packet, number);
+        if found.route.slot != NO_SLOT {
+            return found;
         }
     }
-    // Remembered, so that no flow of ours takes the same tuple while this conversation lasts.
-    let entry = Entry { slot: NO_SLOT, life: Life { seen: now, state: state::DIRECT }, ..Entry::default() };
-    let _full = tables.put(Table::HalfReplies, hash, &entry);
-    None
+    Lost::nobody(state::DIRECT)
+}
+
+/// Writes the reply entry of such a flow anew.
+#[inline(never)]
+fn remember<T: Tables>(tables: &T, packet: &Packet, hash: Hash, lost: Lost) -> Option<Route> {
+    let now = tables.now();
+    let Lost { route, state, half } = lost;
+    let Some(slot) = tables.slot(route.slot) else {
+        // No flow of ours may take the same tuple while the pod's own conversation lasts.
+        if state & state::DIRECT != 0 {
+            let entry = Entry { slot: NO_SLOT, life: Life { seen: now, state }, ..Entry::default() };
+            let _full = tables.put(Table::HalfReplies, hash, &entry);
+        }
+        return None;
+    };
+    let life = Life { seen: now, state: state | state::HEARD };
+    let entry =
+        Entry { slot: route.slot, generation: slot.generation, life, port: route.port, ..Entry::default() };
+    rebuild(tables, if half { Table::HalfReplies } else { Table::Replies }, hash, &entry);
+    let half = tables.find(Table::HalfReplies, hash);
+    if half.exists() {
+        note_answer(tables, packet, &half, now);
+    }
+    Some(route)
 }
 
 /// What the target's packet says about a half-open flow.
@@ -648,30 +698,30 @@ fn note_answer<T: Tables>(tables: &T, packet: &Packet, half: &Found, now: u32) {
     half.live(tables, Life { seen: now, state: life.state | marks });
 }
 
-/// Rebuilds the target's entry of a flow of this slot from the client's, if there is such a flow.
+/// The flow of this slot that a target's packet belongs to; its port may have been rewritten.
 #[inline(always)]
-fn lost_reply<T: Tables>(tables: &T, packet: &Packet, hash: Hash, number: u32, now: u32) -> Option<Route> {
-    let slot = tables.slot(number)?;
-    let client = packet.destination_port;
-    let tuple = client_tuple(packet, &packet.network.destination, slot, client);
-    let place = tuple.place(tables.seed());
-    let mut flow = tables.find(Table::Flows, place);
-    let mut table = Table::Replies;
-    if !flow.exists() {
-        flow = tables.find(Table::HalfFlows, place);
-        table = Table::HalfReplies;
+fn lost_by<T: Tables>(tables: &T, packet: &Packet, number: u32) -> Lost {
+    let now = tables.now();
+    let Some(slot) = tables.slot(number) else { return Lost::nobody(0) };
+    for round in 0..ports::TRIED {
+        let port = ports::original(packet.destination_port, round);
+        let tuple = client_tuple(packet, &packet.network.destination, slot, port);
+        let place = tuple.place(tables.seed());
+        let mut flow = tables.find(Table::Flows, place);
+        let half = !flow.exists();
+        if half {
+            flow = tables.find(Table::HalfFlows, place);
+        }
+        let Entry { life, .. } = flow.entry;
+        let table = if half { Table::HalfFlows } else { Table::Flows };
+        let fits = flow.exists()
+            && flow.entry.slot == number
+            && flow.entry.generation == slot.generation
+            && flow.entry.port == packet.destination_port
+            && flow::age(life, now) <= limit(tables, packet, table, slot, life.state);
+        if fits {
+            return Lost { route: Route { slot: number, port }, state: life.state, half };
+        }
     }
-    if !flow.exists() {
-        return None;
-    }
-    let entry = flow.entry;
-    if entry.slot != number || entry.generation != slot.generation || entry.port != client {
-        return None;
-    }
-    if flow::age(entry.life, now) > limit(tables, packet, table, slot, entry.life.state) {
-        return None;
-    }
-    let life = Life { seen: now, state: entry.life.state | state::HEARD };
-    rebuild(tables, table, hash, &Entry { life, port: client, ..entry });
-    Some(Route { slot: number, port: client })
+    Lost::nobody(0)
 }

@@ -15,6 +15,7 @@ pub mod hash;
 pub mod host;
 pub mod layout;
 pub mod parse;
+pub mod ports;
 #[cfg(test)]
 mod proofs;
 pub mod reasons;

@@ -151,3 +151,23 @@ fn a_vip_without_this_listener_drops() {
     story.vip.set_port(444);
     story.play(&[(Syn, Dropped(Reason::NoListener))]);
 }
+
+#[test]
+fn a_repeated_syn_is_no_new_flow_but_one_after_a_refusal_is() {
+    let new_flows = |story: &Story| {
+        let counts = story.scene.host.slot_counts.borrow();
+        [counts[0].new_flows, counts[1].new_flows]
+    };
+    for mut story in
+        tell(&[(Syn, At(0)), (Wait(1000), Nothing), (Syn, At(0)), (Wait(2000), Nothing), (Syn, At(0))])
+    {
+        assert_eq!(new_flows(&story), [1, 0]);
+        // The ring has moved on meanwhile: that target has a flow that it had not.
+        story.play(&[(Aim(1), Nothing), (Syn, At(1))]);
+        assert_eq!(new_flows(&story), [1, 1]);
+        story.play(&[(TargetRst(1), Back), (Syn, At(1))]);
+        assert_eq!(new_flows(&story), [1, 2]);
+        story.play(&[(Wait(61_000), Nothing), (Syn, At(1))]);
+        assert_eq!(new_flows(&story), [1, 3]);
+    }
+}
