@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 #![allow(internal_features, reason = "the target has its atomics only as intrinsics")]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 mod case;
 mod clock;

@@ -2,19 +2,35 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
 use aya_ebpf::helpers::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes};
+use core::arch::asm;
 use core::ptr::read_volatile;
 use nlb_common::frame::{self, Bytes, FARTHEST, Frame, Readdress};
 use nlb_common::parse::Packet;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The address of `size` packet bytes at `offset`, if they are all there.
+///
+/// # Safety
+/// Both pointers lead to the fields of those names of a program's context, which the verifier knows.
 #[inline(always)]
-fn within(data: usize, end: usize, offset: usize, size: usize) -> Option<usize> {
+unsafe fn within(data: *const u32, data_end: *const u32, offset: usize, size: usize) -> Option<usize> {
     if offset > FARTHEST {
         return None;
     }
-    let start = data + offset;
+    // SAFETY: says the caller; volatile keeps LLVM from splitting the context into arguments.
+    let (data, end) = unsafe { (read_volatile(data) as usize, read_volatile(data_end) as usize) };
+    let start = data + bounded(offset);
     if start + size > end { None } else { Some(start) }
+}
+
+/// The same offset, below 4096 for the verifier whatever LLVM does: a kernel before 6.3 forgets what was proved of a number
+/// that is read twice from the stack.
+#[inline(always)]
+fn bounded(mut offset: usize) -> usize {
+    const _: () = assert!(FARTHEST <= 4095);
+    // SAFETY: arithmetic on one register.
+    unsafe { asm!("{0} &= 4095", inout(reg) offset, options(pure, nomem, nostack)) };
+    offset
 }
 
 /// A packet at XDP: its bytes are read and written in place.
@@ -31,14 +47,8 @@ impl XdpFrame {
 
     #[inline(always)]
     fn at(&self, offset: usize, size: usize) -> Option<usize> {
-        // SAFETY: the context outlives the program; volatile keeps LLVM from splitting it into arguments.
-        let (data, end) = unsafe {
-            (
-                read_volatile(&raw const (*self.ctx).data) as usize,
-                read_volatile(&raw const (*self.ctx).data_end) as usize,
-            )
-        };
-        within(data, end, offset, size)
+        // SAFETY: the context outlives the program.
+        unsafe { within(&raw const (*self.ctx).data, &raw const (*self.ctx).data_end, offset, size) }
     }
 }
 
@@ -98,13 +108,7 @@ impl SkbFrame {
     #[inline(always)]
     fn at(&self, offset: usize, size: usize) -> Option<usize> {
         // SAFETY: as for `XdpFrame`.
-        let (data, end) = unsafe {
-            (
-                read_volatile(&raw const (*self.ctx).data) as usize,
-                read_volatile(&raw const (*self.ctx).data_end) as usize,
-            )
-        };
-        within(data, end, offset, size)
+        unsafe { within(&raw const (*self.ctx).data, &raw const (*self.ctx).data_end, offset, size) }
     }
 
     /// Writes bytes as they are, their checksums left to the caller; `None` where the packet ends before them.
