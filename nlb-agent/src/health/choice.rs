@@ -3,7 +3,8 @@
 use super::state::{Group, Health};
 use super::status::{Life, Standing, Status};
 use crate::model::{
-    Forward, Forwarding, IpFamily, Listener, Model, Placed, Target, TargetKey, Threshold, listener_key,
+    Forward, Forwarding, IpFamily, Listener, LoadBalancer, Model, Placed, Target, TargetKey, Threshold,
+    listener_key,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -98,8 +99,17 @@ pub fn unreachable_reason(target: &Target) -> Option<String> {
 /// What the maps must do for every listener on every VIP, in the model's order; `node_vip` tells which VIPs are the node's
 /// own addresses. A function of the model and of [`Health`] alone.
 pub fn forwardings(model: &Model, health: &Health, node_vip: impl Fn(IpAddr) -> bool) -> Vec<Forwarding> {
+    forwardings_of(&model.load_balancers, health, node_vip)
+}
+
+/// [`forwardings`] of some load balancers alone.
+pub fn forwardings_of<'a>(
+    load_balancers: impl IntoIterator<Item = &'a LoadBalancer>,
+    health: &Health,
+    node_vip: impl Fn(IpAddr) -> bool,
+) -> Vec<Forwarding> {
     let mut forwardings = Vec::new();
-    for load_balancer in &model.load_balancers {
+    for load_balancer in load_balancers {
         for &vip in &load_balancer.vips {
             for listener in &load_balancer.listeners {
                 forwardings.push(forwarding(listener, vip, node_vip(vip), health));

@@ -15,8 +15,8 @@ mod scheduler;
 mod state;
 mod status;
 
-pub use checks::{Check, checks};
-pub use choice::{Choice, Standings, forwardings, unreachable_reason};
+pub use checks::{Check, checks, checks_of};
+pub use choice::{Choice, Standings, forwardings, forwardings_of, unreachable_reason};
 pub use outcome::{Failure, Outcome, Tally};
 pub use reason::{Reason, State};
 pub use saved::{Saved, SavedGroup, SavedTarget};

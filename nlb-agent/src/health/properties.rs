@@ -118,11 +118,20 @@ proptest! {
                 Happening::Cluster(index, conditions) => {
                     cluster[usize::from(index)] = conditions;
                     model = seen(&cluster);
+                    let mut some = health.clone();
+                    some.update_some(&model.load_balancers, &model, now);
                     health.update(&model, now);
+                    prop_assert_eq!(&some, &health);
                 }
                 Happening::Time(seconds) => {
                     now += SignedDuration::from_secs(i64::from(seconds));
-                    health.update(&model, now);
+                    let mut whole = health.clone();
+                    whole.update(&model, now);
+                    let due = health.due(now);
+                    prop_assert_eq!(due.is_empty(), health.next_deadline().is_none_or(|deadline| deadline > now));
+                    let ours = model.load_balancers.iter().filter(|_| due.contains(GROUP));
+                    health.update_some(ours, &model, now);
+                    prop_assert_eq!(&health, &whole);
                     prop_assert!(health.next_deadline().is_none_or(|deadline| deadline > now));
                 }
                 Happening::Restart => {

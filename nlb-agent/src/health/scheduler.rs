@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -71,7 +71,7 @@ pub fn sockets_allowed() -> usize {
 /// The handle of the task that makes the checks; dropping it ends them all.
 #[derive(Debug)]
 pub struct Checker {
-    wanted: watch::Sender<Arc<Vec<Check>>>,
+    wanted: mpsc::UnboundedSender<Wanted>,
     gauges: Arc<Gauges>,
 }
 
@@ -79,7 +79,7 @@ impl Checker {
     /// Starts the task, on the current tokio runtime. At most `sockets` checks are under way at once; each result goes to
     /// `outcomes`.
     pub fn new(ask: impl Ask, sockets: usize, outcomes: mpsc::UnboundedSender<Checked>) -> Self {
-        let (wanted, receiver) = watch::channel(Arc::default());
+        let (wanted, receiver) = mpsc::unbounded_channel();
         let gauges = Arc::<Gauges>::default();
         let task = Task {
             ask: Arc::new(ask),
@@ -104,7 +104,17 @@ impl Checker {
     /// Makes these the checks, and no others: new ones are begun within a second, those that are not named are ended, and
     /// changed settings hold at once. May be called with the same list any number of times.
     pub fn set(&self, checks: Vec<Check>) {
-        self.wanted.send_replace(Arc::new(checks));
+        self.want(Wanted::All(checks));
+    }
+
+    /// As [`Self::set`], for the target group of this name alone: all checks must be of it.
+    pub fn set_group(&self, group: &str, checks: Vec<Check>) {
+        self.want(Wanted::OfGroup(group.into(), checks));
+    }
+
+    fn want(&self, wanted: Wanted) {
+        // The task ends before its handle only with the whole runtime.
+        let _ = self.wanted.send(wanted);
     }
 
     /// How busy it is.
@@ -119,6 +129,12 @@ impl Checker {
             started: read(&self.gauges.started),
         }
     }
+}
+
+/// What the task is told.
+enum Wanted {
+    All(Vec<Check>),
+    OfGroup(Arc<str>, Vec<Check>),
 }
 
 /// One check and where it stands: queued, waiting for a socket, or under way.
@@ -150,7 +166,7 @@ struct Task<A> {
     outcomes: mpsc::UnboundedSender<Checked>,
     gauges: Arc<Gauges>,
     entries: HashMap<u64, Entry>,
-    ids: HashMap<(Arc<str>, TargetKey), u64>,
+    ids: HashMap<Arc<str>, HashMap<TargetKey, u64>>,
     next_id: u64,
     round: u64,
     queue: Queue,
@@ -162,19 +178,17 @@ struct Task<A> {
 }
 
 impl<A: Ask> Task<A> {
-    async fn run(mut self, mut wanted: watch::Receiver<Arc<Vec<Check>>>) {
+    async fn run(mut self, mut wanted: mpsc::UnboundedReceiver<Wanted>) {
         loop {
             self.start_due(Instant::now());
             self.show();
             let next = self.queue.next();
             tokio::select! {
-                changed = wanted.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let checks = Arc::clone(&wanted.borrow_and_update());
-                    self.set(&checks, Instant::now());
-                }
+                told = wanted.recv() => match told {
+                    None => return,
+                    Some(Wanted::All(checks)) => self.set(&checks, Instant::now()),
+                    Some(Wanted::OfGroup(group, checks)) => self.set_group(&group, &checks, Instant::now()),
+                },
                 Some(ended) = self.running.join_next_with_id() => {
                     self.finish(ended, Instant::now());
                     while let Some(ended) = self.running.try_join_next_with_id() {
@@ -187,6 +201,22 @@ impl<A: Ask> Task<A> {
     }
 
     fn set(&mut self, checks: &[Check], now: Instant) {
+        self.begin(checks, now);
+        let gone = self.entries.iter().filter(|(_, entry)| entry.round != self.round);
+        let gone = gone.map(|(id, _)| *id).collect();
+        self.end(gone);
+    }
+
+    fn set_group(&mut self, group: &str, checks: &[Check], now: Instant) {
+        self.begin(checks, now);
+        let held = self.ids.get(group).into_iter().flat_map(HashMap::values);
+        let gone = held.filter(|id| self.entries.get(id).is_some_and(|entry| entry.round != self.round));
+        let gone = gone.copied().collect();
+        self.end(gone);
+    }
+
+    /// Takes in checks; those that are asked anew are queued.
+    fn begin(&mut self, checks: &[Check], now: Instant) {
         self.round += 1;
         let fresh: Vec<u64> = checks.iter().filter_map(|check| self.take_in(check, now)).collect();
         for (due, &id) in first_checks(fresh.len(), now).zip(&fresh) {
@@ -195,33 +225,37 @@ impl<A: Ask> Task<A> {
                 self.queue.insert(due, id);
             }
         }
-        let round = self.round;
-        let queue = &mut self.queue;
-        self.entries.retain(|&id, entry| {
-            let stays = entry.round == round;
-            if !stays {
-                queue.remove(entry.due, id);
-                entry.running.take().inspect(AbortHandle::abort);
+    }
+
+    /// Ends checks, and gives up their places in line.
+    fn end(&mut self, gone: Vec<u64>) {
+        for id in gone {
+            let Some(mut entry) = self.entries.remove(&id) else { continue };
+            self.queue.remove(entry.due, id);
+            entry.running.take().inspect(AbortHandle::abort);
+            let Check { group, key, .. } = &entry.check;
+            if let Some(keys) = self.ids.get_mut(group) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.ids.remove(group);
+                }
             }
-            stays
-        });
+        }
         let entries = &self.entries;
-        self.ids.retain(|_, id| entries.contains_key(id));
         self.quick.retain(|id| entries.get(id).is_some_and(|entry| entry.waiting));
         self.slow.retain(|id| entries.get(id).is_some_and(|entry| entry.waiting));
     }
 
     /// Takes in one wanted check; its id if it must be made soon, because it is new or asks something else than before.
     fn take_in(&mut self, check: &Check, now: Instant) -> Option<u64> {
-        let name = (Arc::clone(&check.group), check.key.clone());
-        if let Some(&id) = self.ids.get(&name) {
+        if let Some(&id) = self.ids.get(&check.group).and_then(|keys| keys.get(&check.key)) {
             return self.renew(id, check, now);
         }
         let id = self.next_id;
         self.next_id += 1;
         let entry = Entry {
             check: check.clone(),
-            phase: phase(&name),
+            phase: phase((&check.group, &check.key)),
             due: now,
             started: None,
             number: 0,
@@ -231,7 +265,7 @@ impl<A: Ask> Task<A> {
             round: self.round,
         };
         self.entries.insert(id, entry);
-        self.ids.insert(name, id);
+        self.ids.entry(Arc::clone(&check.group)).or_default().insert(check.key.clone(), id);
         Some(id)
     }
 

@@ -169,6 +169,28 @@ async fn a_removed_check_is_broken_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_groups_new_list_leaves_the_others_alone() {
+    let stage = Stage::default();
+    let (checker, mut outcomes) = stage.checker(10);
+    let settings = settings(100);
+    let other = |index| Check { group: "default/api:80/TCP".into(), ..check(index, 60_000, &settings) };
+    checker.set(vec![other(0), other(1), check(0, 20, &settings), check(1, 60_000, &settings)]);
+    sleep(SECOND).await;
+    checker.set_group("default/web:80/TCP", vec![check(0, 20, &settings), check(2, 20, &settings)]);
+    sleep(SECOND).await;
+    assert_eq!((checker.load().checks, checker.load().running, checker.load().started), (4, 2, 5));
+    assert_eq!(
+        drained(&mut outcomes).len(),
+        2,
+        "the first of the group again, or its second, or another group's"
+    );
+    checker.set_group("default/api:80/TCP", Vec::new());
+    checker.set_group("default/gone:80/TCP", Vec::new());
+    sleep(SECOND).await;
+    assert_eq!((checker.load().checks, checker.load().running), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn sockets_are_bounded_and_everyone_has_a_turn() {
     let stage = Stage::default();
     let (checker, mut outcomes) = stage.checker(4);

@@ -66,6 +66,29 @@ impl Health {
         }
     }
 
+    /// As [`Self::update`], for these load balancers of the model alone: no other has changed, and none is new or gone.
+    pub fn update_some<'a>(
+        &mut self,
+        changed: impl IntoIterator<Item = &'a LoadBalancer>,
+        model: &Model,
+        now: Timestamp,
+    ) {
+        for load_balancer in changed {
+            for group in &load_balancer.target_groups {
+                let used = leads_to(load_balancer, &group.name)
+                    || model.load_balancers.iter().any(|other| leads_to(other, &group.name));
+                let known = self.groups.entry(group.name.clone()).or_default();
+                known.update(load_balancer, group, used, now);
+            }
+        }
+    }
+
+    /// The groups that [`Self::update`] would find a drain or a grace ended in.
+    pub fn due(&self, now: Timestamp) -> HashSet<String> {
+        let due = self.groups.iter().filter(|(_, group)| group.next_deadline().is_some_and(|at| at <= now));
+        due.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Takes in the result of one check; true if [`super::forwardings`] may have changed. A target that is not known (any
     /// more) changes nothing.
     pub fn outcome(&mut self, group: &str, key: &TargetKey, outcome: &Outcome, now: Timestamp) -> bool {
@@ -121,6 +144,10 @@ impl Health {
 fn groups_in_use(model: &Model) -> HashSet<&str> {
     let listeners = model.load_balancers.iter().flat_map(|load_balancer| &load_balancer.listeners);
     listeners.flat_map(|listener| &listener.forward).map(|forward| forward.target_group.as_str()).collect()
+}
+
+fn leads_to(load_balancer: &LoadBalancer, group: &str) -> bool {
+    load_balancer.listeners.iter().flat_map(|listener| &listener.forward).any(|it| it.target_group == group)
 }
 
 impl Group {
