@@ -7,7 +7,7 @@ use crate::cli::Offline;
 use crate::report::{self, Agent, FlowFilter, ListenerAddress, Snapshot, Table};
 use crate::snapshot;
 use anyhow::{Context, bail};
-use nlb_common::layout::{ListenerKey, Slot};
+use nlb_common::layout::Slot;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -101,11 +101,10 @@ fn table(name: &str, entries: u32, capacity: u32) -> Table {
 }
 
 fn target(slot: &Slot, traffic: report::Traffic) -> Option<report::Target> {
-    let key = ListenerKey { vip: slot.vip, port: slot.vip_port, protocol: slot.protocol, zero: 0 };
     Some(report::Target {
         namespace: None,
         service: None,
-        listener: ListenerAddress::of(&key)?,
+        listener: ListenerAddress::of(&slot.listener_key())?,
         target: (slot.target.ip(), slot.target_port).into(),
         node: None,
         zone: None,

@@ -237,12 +237,7 @@ pub fn flows(maps: &PinnedMaps, filter: &report::FlowFilter) -> std::io::Result<
     };
     let found = maps.flows(&filter)?;
     let flow = |it: &bpf::flows::Flow| {
-        let listener = ListenerAddress::of(&nlb_common::layout::ListenerKey {
-            vip: it.at.vip,
-            port: it.at.vip_port,
-            protocol: it.at.protocol,
-            zero: 0,
-        })?;
+        let listener = ListenerAddress::of(&it.at.listener_key())?;
         Some(report::Flow {
             protocol: listener.protocol,
             client: it.client,
