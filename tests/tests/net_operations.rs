@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nlb_agent::bpf::sys;
+use nlb_common::reasons::{Kind, Reason};
 use nlb_tests::lab::echo::Conversation;
 use nlb_tests::lab::foreign::Foreign;
 use nlb_tests::lab::good::{GOOD, GoodService, PATIENCE, SMALL, service};
-use nlb_tests::lab::manifests::Service;
+use nlb_tests::lab::manifests::{Service, yaml};
 use nlb_tests::lab::{Agent, UPLINK, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
@@ -115,7 +116,7 @@ fn a_closed_port_of_a_vip_is_counted_and_explained() -> Result<()> {
     let closed = SocketAddr::new(scene.vip(GOOD)?, 81);
     let count = || -> Result<u64> {
         let drops = scene.agent.json(&["drops"])?;
-        has(&drops, "drops passed")?;
+        has(&drops, "drops passed forwarded noted")?;
         let row = row(&drops, "drops", "reason", "NoListener")?.clone();
         ensure!(row["meaning"].as_str().is_some_and(|it| it.len() > 20), "{row}");
         ensure!(row["remedy"].as_str().is_some_and(|it| it.len() > 20), "{row}");
@@ -124,8 +125,25 @@ fn a_closed_port_of_a_vip_is_counted_and_explained() -> Result<()> {
     let before = count()?;
     ensure!(scene.ask(closed)?.outcome.is_err());
     ensure!(count()? > before, "nothing was counted");
-    let passed = scene.agent.json(&["drops"])?;
-    ensure!(number(row(&passed, "passed", "reason", "NotForUs")?, "packets")? > 0);
+    let all = scene.agent.json(&["drops"])?;
+    ensure!(number(row(&all, "passed", "reason", "NotForUs")?, "packets")? > 0);
+    ensure!(number(row(&all, "forwarded", "reason", "Replied")?, "packets")? > 0);
+    each_reason_is_in_the_list_of_its_kind(&all)
+}
+
+fn each_reason_is_in_the_list_of_its_kind(drops: &Value) -> Result<()> {
+    for reason in Reason::ALL {
+        let wanted = match reason.kind() {
+            Kind::Forwarded => "forwarded",
+            Kind::Passed => "passed",
+            Kind::Dropped => "drops",
+            Kind::Noted => "noted",
+        };
+        for list in ["forwarded", "passed", "drops", "noted"] {
+            let found = row(drops, list, "reason", reason.name()).is_ok();
+            ensure!(found == (list == wanted), "{} in {list}: {found}", reason.name());
+        }
+    }
     Ok(())
 }
 
@@ -157,11 +175,85 @@ fn a_stopped_agent_leaves_the_data_path_and_its_numbers() -> Result<()> {
     let status = scene.agent.json(&["status"])?;
     assert_eq!(status["agent"]["running"], false);
     ensure!(number(row(&status, "tables", "name", "flows")?, "entries")? >= 1, "{status}");
+    let vip = row(&status, "vips", "vip", &at.ip().to_string())?;
+    ensure!(vip["owner"].is_null() && vip["here"].is_null(), "{vip}");
+    let tables = |status: &Value| -> Result<BTreeSet<String>> {
+        let rows = status["tables"].as_array().context("no list `tables`")?;
+        Ok(rows.iter().map(|row| row["name"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    assert_eq!(number(row(&status, "tables", "name", "vips")?, "entries")?, 1);
+    let offline = tables(&status)?;
     let drops = scene.agent.json(&["drops"])?;
     ensure!(drops["drops"].as_array().is_some_and(|rows| rows.len() > 5), "{drops}");
     scene.agent.restart()?;
+    assert_eq!(tables(&scene.agent.json(&["status"])?)?, offline);
     assert_eq!(open.say()?, "pod1");
     witness.nothing_failed()
+}
+
+/// Every row of `listeners` and `targets` is what the maps tell, and the data path serves it.
+fn only_the_maps_are_known(scene: &GoodService, at: SocketAddr, problem: &str) -> Result<()> {
+    let listeners = scene.agent.json(&["listeners"])?;
+    let listener = row(&listeners, "listeners", "listener", &format!("{at}/TCP"))?;
+    for unknown in ["namespace", "service", "healthy", "registered"] {
+        assert_eq!(listener[unknown], Value::Null, "{unknown}");
+    }
+    ensure!(number(listener, "newFlows")? >= 1, "{listener}");
+    let targets = scene.agent.json(&["targets"])?;
+    let target = row(&targets, "targets", "target", "10.1.1.2:5001")?;
+    assert_eq!((&target["listener"], &target["state"]), (&listener["listener"], &Value::Null));
+    let status = scene.agent.json(&["status"])?;
+    assert_eq!(status["agent"]["running"], true);
+    row(&status, "vips", "vip", &at.ip().to_string())?;
+    scene.problem(problem, "Node node-a", None, None)?;
+    ensure!(scene.metric("nlb_vip_owner")? > 0.0 && scene.metric("nlb_listener_new_flows_total")? >= 1.0);
+    ensure!(scene.ask(at)?.outcome.is_ok());
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_has_not_read_its_manifests_shows_what_the_maps_hold() -> Result<()> {
+    let mut scene = GoodService::new(&[])?;
+    let at = scene.address(GOOD)?;
+    scene.agent.stop()?;
+    let aside = scene.lab.folder().join("elsewhere");
+    std::fs::rename(scene.manifests.folder(), &aside)?;
+    scene.agent.restart()?;
+    only_the_maps_are_known(&scene, at, "SourceNotRead")?;
+    let status = scene.agent.json(&["status"])?;
+    let source = row(&status, "sources", "name", "manifests")?;
+    ensure!(source["synced"] == false && source["since"].is_null(), "{source}");
+    std::fs::rename(&aside, scene.manifests.folder())?;
+    scene.no_problem("SourceNotRead")?;
+    scene.agent.wait_for(GOOD, "healthy", 1, PATIENCE)?;
+    assert_eq!(scene.agent.json(&["listeners"])?["listeners"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[test]
+fn listeners_of_a_service_that_cannot_be_read_any_more_are_listed_without_its_name() -> Result<()> {
+    let mut scene = GoodService::new(&[])?;
+    let at = scene.address(GOOD)?;
+    let bad = service("good", 80).with_aws("healthcheck-interval", "often");
+    let beside = service("other", 81);
+    for text in [
+        // Cannot be read, cannot be admitted, cannot be built.
+        "kind: [".to_owned(),
+        yaml(&[json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "good" },
+            "spec": { "type": "LoadBalancer", "loadBalancerClass": "nlb.io/nlb" } })])?,
+        yaml(&[bad.manifest()])?,
+    ] {
+        scene.agent.stop()?;
+        scene.manifests.write_text("good", &text)?;
+        scene.manifests.write(&beside, &scene.endpoints())?;
+        scene.agent.restart()?;
+        scene.addresses("default/other")?;
+        only_the_maps_are_known(&scene, at, "ListenersKept").with_context(|| text.clone())?;
+        scene.manifests.write(&service("good", 80), &scene.endpoints())?;
+        scene.no_problem("ListenersKept")?;
+        assert_eq!(scene.address(GOOD)?, at);
+    }
+    Ok(())
 }
 
 #[test]
@@ -180,12 +272,17 @@ fn pages_are_served_on_loopback_and_readiness_waits() -> Result<()> {
     std::fs::write(folder.join("good.yaml"), good)?;
     eventually(PATIENCE, || Ok((scene.page("/readyz")?.0 == 200).then_some(())))?;
     scene.answers(GOOD)?;
+    // From outside nobody reaches it.
+    let outside = SocketAddr::new(nlb_tests::lab::NODE.0.into(), 9464);
+    ensure!(scene.ask(outside)?.outcome.is_err());
     for name in [
         "nlb_listener_new_flows_total",
         "nlb_listener_packets_total",
         "nlb_listener_bytes_total",
         "nlb_target_state",
         "nlb_passed_total",
+        "nlb_forwarded_total",
+        "nlb_vip_owner",
         "nlb_table_capacity",
         "nlb_apply_seconds_count",
         "nlb_build_info",
@@ -193,9 +290,6 @@ fn pages_are_served_on_loopback_and_readiness_waits() -> Result<()> {
     ] {
         ensure!(scene.metric(name)? > 0.0, "{name} is 0");
     }
-    // From outside nobody reaches it.
-    let outside = SocketAddr::new(nlb_tests::lab::NODE.0.into(), 9464);
-    ensure!(scene.ask(outside)?.outcome.is_err());
     Ok(())
 }
 

@@ -229,7 +229,7 @@ fn unreadable(path: &Path, why: &str, kept: bool) -> Problem {
     let (effect, meanwhile) = if kept {
         (Effect::KeptLastGood, "What was read before goes on.")
     } else {
-        (Effect::Ignored, "Nothing is served from it.")
+        (Effect::Ignored, "Nothing of it is known.")
     };
     file_problem(path, "UnreadableManifest", format!("{why}. {meanwhile}"), effect)
 }
