@@ -221,8 +221,9 @@ fn unknown_kind(skipped: &Skipped) -> Problem {
         format!("{skipped}. It has no effect."),
         Effect::Ignored,
     );
-    let (field, value) = (Some("kind".to_owned()), Some(skipped.kind.clone()));
-    Problem { severity: Severity::Normal, field, value, ..problem }
+    let (field, value) =
+        if skipped.version.is_empty() { ("apiVersion", None) } else { ("kind", Some(skipped.kind.clone())) };
+    Problem { severity: Severity::Normal, field: Some(field.into()), value, ..problem }
 }
 
 fn unreadable(path: &Path, why: &str, kept: bool) -> Problem {
