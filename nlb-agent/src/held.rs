@@ -91,7 +91,7 @@ pub fn problem(node: &str, listeners: usize, synced: bool) -> Problem {
     let many = if listeners == 1 { "1 listener goes" } else { &format!("{listeners} listeners go") };
     let (reason, message) = if synced {
         let why = "no Service that can be read and built now asks for them, and some cannot";
-        let remedy = "Once every manifest can be, they get names and health checks again, or end";
+        let remedy = "Once every manifest can be, they are listed with names and health again, or end";
         ("ListenersKept", format!("{many} on as an earlier agent left them: {why}. {remedy}."))
     } else {
         let why = "the sources have not been read since this agent began";

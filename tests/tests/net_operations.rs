@@ -234,14 +234,12 @@ fn an_agent_that_has_not_read_its_manifests_shows_what_the_maps_hold() -> Result
 fn listeners_of_a_service_that_cannot_be_read_any_more_are_listed_without_its_name() -> Result<()> {
     let mut scene = GoodService::new(&[])?;
     let at = scene.address(GOOD)?;
-    let bad = service("good", 80).with_aws("healthcheck-interval", "often");
     let beside = service("other", 81);
     for text in [
-        // Cannot be read, cannot be admitted, cannot be built.
+        // Is no YAML; is an object that an API server would refuse.
         "kind: [".to_owned(),
         yaml(&[json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "good" },
             "spec": { "type": "LoadBalancer", "loadBalancerClass": "nlb.io/nlb" } })])?,
-        yaml(&[bad.manifest()])?,
     ] {
         scene.agent.stop()?;
         scene.manifests.write_text("good", &text)?;

@@ -1,6 +1,6 @@
 //! Takes over maps as another agent left them: what is coherent keeps its place, the next plan mends the rest.
 
-use super::{Control, Seat, paths::Path, rings::Rings};
+use super::{Control, Path, Seat, rings::Rings};
 use crate::capacity::Limits;
 use crate::contents::arena::{Arena, Region};
 use crate::contents::bits::Bits;
