@@ -6,21 +6,22 @@
 
 mod adopt;
 pub mod measure;
+mod paths;
 mod rings;
 mod users;
 
 use crate::capacity::{Limit, Limits, Shortfall};
-use crate::contents::arena::{Arena, Region};
+use crate::contents::arena::Arena;
 use crate::contents::bits::Bits;
-use crate::contents::{Contents, free_slot, pack_members, sharers, target_key};
+use crate::contents::{Contents, free_slot, sharers, target_key};
 use crate::model::{Forwarding, Placed};
 use crate::plan::{Edits, Step, order, plan};
-use crate::ring::{Member, identity};
 use crate::slots::{Epoch, Occupant, Placement, Pool, Saved, SavedSlot, place};
 use nlb_common::address::Address;
-use nlb_common::layout::{Choice, Listener, ListenerKey, Members, Slot, TargetKey};
-use nlb_common::ring::{MAX_TARGETS_PER_SET, size};
-use rings::{Rings, Set};
+use nlb_common::layout::{Choice, Listener, ListenerKey, Slot, TargetKey};
+use nlb_common::ring::MAX_TARGETS_PER_SET;
+use paths::{Path, members};
+use rings::Rings;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -56,13 +57,6 @@ struct Seat {
     node_vip: bool,
     occupants: Vec<Occupant>,
     path: Option<Path>,
-}
-
-/// The regions that a listener's choice leads to.
-#[derive(Clone, Copy, Debug)]
-struct Path {
-    members: Region,
-    ring: u32,
 }
 
 /// How many listeners stand on a VIP, and how many of them say that it is the node's own.
@@ -270,47 +264,6 @@ impl Control {
         short.map(|(limit, targets)| self.shortfall(key, limit, targets)).collect()
     }
 
-    /// Where the choice of a listener with these members shall lead: to what it has, if that says the same.
-    fn path(
-        &mut self,
-        before: Option<Path>,
-        registered: u32,
-        members: &[(Member, u32)],
-        edits: &mut Edits,
-    ) -> Result<Option<Path>, NoRoom> {
-        if members.is_empty() {
-            return Ok(None);
-        }
-        let registered = registered.max(members.len() as u32).min(MAX_TARGETS_PER_SET);
-        let size = size(registered).expect("the largest ring is large enough");
-        let set = Set::new(size, members.iter().map(|(member, _)| *member).collect());
-        let (ring, words) =
-            self.rings.take(set, before.map(|path| path.ring), &self.now, &mut self.arena).ok_or(NoRoom)?;
-        let slots: Vec<u32> = members.iter().map(|(_, slot)| *slot).collect();
-        let packed = pack_members(Members { ring, size }, &slots);
-        if let Some(Path { members, .. }) = before
-            && self.now.rings[members.at as usize..][..members.words as usize] == packed
-        {
-            return Ok(Some(Path { members, ring }));
-        }
-        let Some(members) = self.arena.take(packed.len() as u32) else {
-            self.rings.retire(ring, &mut self.arena, None);
-            return Err(NoRoom);
-        };
-        edits.regions.extend(words.map(|words| (ring, words)));
-        edits.regions.insert(members.at, packed);
-        Ok(Some(Path { members, ring }))
-    }
-
-    /// Gives up what the listener had and has no more; its use of the ring is counted anew each time.
-    fn retire(&mut self, before: Option<Path>, after: Option<Path>) {
-        let Some(before) = before else { return };
-        self.rings.retire(before.ring, &mut self.arena, Some(self.epoch));
-        if after.is_none_or(|after| after.members != before.members) {
-            self.arena.retire(before.members, self.epoch);
-        }
-    }
-
     /// The slots of a listener's targets: new ones whole, the others' idle timeout.
     fn fill(&mut self, id: u32, forwarding: &Forwarding, placement: &Placement, edits: &mut Edits) {
         let idle = jiffies(forwarding.idle_timeout, self.limits.hz);
@@ -367,22 +320,6 @@ impl Control {
         }
         image
     }
-}
-
-/// There is no run of free words that is long enough.
-struct NoRoom;
-
-/// Who takes new flows, in the order of the targets, and how many more there are than a set may have.
-fn members(targets: &[Placed], slots: &[Option<u32>]) -> (Vec<(Member, u32)>, u32) {
-    let takers = targets.iter().zip(slots).filter(|(placed, _)| placed.share > 0);
-    let member = |placed: &Placed| Member {
-        identity: identity(placed.key.ip.into(), placed.key.port),
-        share: placed.share,
-    };
-    let mut members: Vec<_> = takers.filter_map(|(placed, slot)| Some((member(placed), (*slot)?))).collect();
-    let beyond = members.len().saturating_sub(MAX_TARGETS_PER_SET as usize);
-    members.truncate(MAX_TARGETS_PER_SET as usize);
-    (members, beyond as u32)
 }
 
 /// A duration in jiffies, at least one.

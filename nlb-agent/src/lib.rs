@@ -8,6 +8,7 @@ pub mod cli;
 pub mod contents;
 pub mod control;
 pub mod health;
+pub mod held;
 pub mod host;
 pub mod http;
 pub mod inputs;

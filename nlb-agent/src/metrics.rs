@@ -2,6 +2,7 @@
 
 use crate::problem::Severity;
 use crate::report::{Listener, Snapshot, State, Target};
+use nlb_common::reasons::Kind;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -61,6 +62,7 @@ impl Collector for Scrape {
         targets(&mut encoder, &snapshot.targets)?;
         reasons(&mut encoder, snapshot)?;
         tables(&mut encoder, snapshot)?;
+        vips(&mut encoder, snapshot)?;
         problems(&mut encoder, snapshot)?;
         build(&mut encoder, snapshot)
     }
@@ -150,15 +152,22 @@ fn with<'a>(labels: &Labels<'a>, name: &'static str, value: &'a str) -> Labels<'
 }
 
 fn reasons(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let rows = |is_drop: bool| {
+    let rows = |kind: Kind| {
         snapshot
             .reasons
             .iter()
-            .filter(move |row| row.is_drop == is_drop)
+            .filter(move |row| row.kind == kind)
             .map(|row| (vec![("reason", row.name.as_str())], counter(row.packets)))
     };
-    family(encoder, ("nlb_drops", "Packets dropped by the data path"), rows(true))?;
-    family(encoder, ("nlb_passed", "Packets that the data path left to the host"), rows(false))
+    family(encoder, ("nlb_drops", "Packets dropped by the data path"), rows(Kind::Dropped))?;
+    family(encoder, ("nlb_passed", "Packets that the data path left to the host"), rows(Kind::Passed))?;
+    let forwarded = ("nlb_forwarded", "Packets that the data path readdressed and sent on");
+    family(encoder, forwarded, rows(Kind::Forwarded))?;
+    let noted = (
+        "nlb_noted",
+        "Packets on whose way something else happened; each is counted as one of the others, too",
+    );
+    family(encoder, noted, rows(Kind::Noted))
 }
 
 fn tables(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -167,6 +176,16 @@ fn tables(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resu
     family(encoder, entries, labelled().map(|(l, row)| (l, gauge(row.entries))))?;
     let capacity = ("nlb_table_capacity", "Entries that the table was made for");
     family(encoder, capacity, labelled().map(|(l, row)| (l, gauge(row.capacity))))
+}
+
+fn vips(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let names: Vec<String> = snapshot.vips.iter().map(|row| row.vip.to_string()).collect();
+    let rows = snapshot
+        .vips
+        .iter()
+        .zip(&names)
+        .map(|(row, name)| (vec![("vip", name.as_str())], gauge((row.here == Some(true)).into())));
+    family(encoder, ("nlb_vip_owner", "1 where this node answers for the VIP"), rows)
 }
 
 fn problems(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {

@@ -1,13 +1,13 @@
-//! What the pinned maps tell when no agent runs: addresses and counters, but no names and no health.
+//! What can be said when no agent runs: what the pinned maps hold.
 
 use crate::bpf::PinnedMaps;
 use crate::bpf::flows;
 use crate::bpf::verdict::Stage;
 use crate::cli::Offline;
-use crate::report::{self, Agent, FlowFilter, ListenerAddress, Snapshot, Table};
+use crate::held::{self, Fill};
+use crate::report::{Agent, FlowFilter, Snapshot};
 use crate::snapshot;
 use anyhow::{Context, bail};
-use nlb_common::layout::{ListenerKey, Slot};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -24,43 +24,41 @@ impl Offline for Pinned {
             );
         };
         let living = Living::of(&maps).context("reading the flow tables")?;
-        let listeners = maps.listeners().context("reading the map `listeners`")?;
-        let slots = maps.used_slots();
-        let mut found = Snapshot {
-            agent: Agent { running: false, layout: Some(maps.config.layout), ..Agent::default() },
-            tables: vec![
-                table("flows", living.established, maps.sizes.flows),
-                table("half_flows", living.half_open, maps.sizes.half_flows),
-                table("listeners", listeners.len() as u32, maps.sizes.listeners),
-                table("slots", slots.len() as u32, maps.sizes.slots),
-            ],
-            reasons: snapshot::reasons(&maps),
-            ..Snapshot::default()
-        };
-        for (key, listener) in &listeners {
-            let Some(address) = ListenerAddress::of(key) else { continue };
-            let counts = maps.listener_counts(&[listener.id])?.pop().unwrap_or_default();
-            found.listeners.push(report::Listener {
-                listener: address,
-                namespace: None,
-                service: None,
-                healthy: None,
-                registered: None,
-                fail_open: None,
-                traffic: snapshot::traffic(&counts, living.of_listener(listener.id)),
-                drops: snapshot::drops(&counts),
-            });
-        }
-        for (number, slot) in &slots {
-            let counts = maps.slot_counts(&[*number])?.pop().unwrap_or_default();
-            let traffic = snapshot::traffic(&counts, living.of_slot(*number));
-            found.targets.extend(target(slot, traffic));
-        }
+        let mut found = held(&maps, &living)?;
         if let Some(filter) = flows {
             found.flows = snapshot::flows(&maps, filter).context("reading the flow tables")?;
         }
         Ok(found)
     }
+}
+
+fn held(maps: &PinnedMaps, living: &Living) -> anyhow::Result<Snapshot> {
+    let listeners = maps.listeners().context("reading the map `listeners`")?;
+    let vips = maps.vips().context("reading the map `vips`")?;
+    let slots = maps.used_slots();
+    let fill = Fill {
+        flows: living.established,
+        half_flows: living.half_open,
+        listeners: listeners.len(),
+        slots: slots.len(),
+        vips: vips.len(),
+    };
+    let mut found = Snapshot {
+        agent: Agent { running: false, layout: Some(maps.config.layout), ..Agent::default() },
+        tables: held::tables(fill, maps.sizes),
+        vips: vips.iter().map(|(address, _)| held::vip(address.ip())).collect(),
+        reasons: snapshot::reasons(maps),
+        ..Snapshot::default()
+    };
+    for (key, listener) in &listeners {
+        let counts = maps.listener_counts(&[listener.id])?.pop().unwrap_or_default();
+        found.listeners.extend(held::listener(key, &counts, living.of_listener(listener.id)));
+    }
+    for (number, slot) in &slots {
+        let counts = maps.slot_counts(&[*number])?.pop().unwrap_or_default();
+        found.targets.extend(held::target(slot, &counts, living.of_slot(*number)));
+    }
+    Ok(found)
 }
 
 /// Live flows, counted without touching them.
@@ -94,31 +92,4 @@ impl Living {
     fn of_listener(&self, id: u32) -> u32 {
         self.listeners.get(&id).copied().unwrap_or_default()
     }
-}
-
-fn table(name: &str, entries: u32, capacity: u32) -> Table {
-    Table { name: name.into(), entries: entries.into(), capacity: capacity.into() }
-}
-
-fn target(slot: &Slot, traffic: report::Traffic) -> Option<report::Target> {
-    let key = ListenerKey { vip: slot.vip, port: slot.vip_port, protocol: slot.protocol, zero: 0 };
-    Some(report::Target {
-        namespace: None,
-        service: None,
-        listener: ListenerAddress::of(&key)?,
-        target: (slot.target.ip(), slot.target_port).into(),
-        node: None,
-        zone: None,
-        local: Some(true),
-        weight: None,
-        path: Some(report::Path::Local),
-        via: Some(report::Via::Stack),
-        path_reason: None,
-        state: None,
-        reason: None,
-        description: None,
-        since: None,
-        traffic,
-        checks: None,
-    })
 }

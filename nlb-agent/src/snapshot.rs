@@ -2,18 +2,18 @@
 
 use crate::bpf::PinnedMaps;
 use crate::health::{self, Status};
+use crate::held::{self, Fill};
 use crate::model::{IpFamily, Listener, LoadBalancer, TargetGroup, listener_key};
 use crate::reconcile::Reconcile;
 use crate::report::{
     self, Agent, Conntrack, FlowState, Forwarding, Host, ListenerAddress, Snapshot, SourceState, Table,
-    Traffic,
 };
 use crate::slots::Occupant;
 use crate::{bpf, cli};
 use jiff::Timestamp;
-use nlb_common::layout::{Counts, LAYOUT};
+use nlb_common::layout::{LAYOUT, ListenerKey};
 use nlb_common::reasons::Reason;
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 /// What does not change while the agent runs.
@@ -58,37 +58,33 @@ pub fn snapshot(agent: &Reconcile, identity: &Identity, extra: &[crate::problem:
             }
         }
     }
+    add_held(&mut snapshot, agent);
     snapshot
 }
 
 fn tables(agent: &Reconcile) -> Vec<Table> {
-    let maps = &agent.data_path.maps;
-    let (live, sizes) = (agent.tally.total(), maps.sizes);
+    let live = agent.tally.total();
     let contents = agent.control.contents();
     let targets = contents.slots.iter().filter(|slot| slot.protocol != 0).count();
-    let table = |name: &str, entries: u64, capacity: u32| Table {
-        name: name.into(),
-        entries,
-        capacity: capacity.into(),
+    let fill = Fill {
+        flows: live.established,
+        half_flows: live.half_open,
+        listeners: contents.listeners.len(),
+        slots: targets,
+        vips: contents.vips.len(),
     };
-    vec![
-        table("flows", live.established.into(), sizes.flows),
-        table("half_flows", live.half_open.into(), sizes.half_flows),
-        table("listeners", contents.listeners.len() as u64, sizes.listeners),
-        table("slots", targets as u64, sizes.slots),
-        table("vips", contents.vips.len() as u64, bpf::pins::MAX_VIPS),
-    ]
+    held::tables(fill, agent.data_path.maps.sizes)
 }
 
 fn vips(agent: &Reconcile) -> Vec<report::Vip> {
-    let all: std::collections::BTreeSet<IpAddr> =
-        agent.model.load_balancers.iter().flat_map(|it| it.vips.iter().copied()).collect();
+    let held = agent.control.contents().vips.keys().map(|address| address.ip());
+    let asked_for = agent.model.load_balancers.iter().flat_map(|it| it.vips.iter().copied());
+    let all: BTreeSet<IpAddr> = held.chain(asked_for).collect();
     let own = |vip| report::Vip {
-        vip,
         owner: Some(agent.node.clone()),
         here: Some(true),
         eligible: Some(true),
-        reason: None,
+        ..held::vip(vip)
     };
     all.into_iter().map(own).collect()
 }
@@ -107,22 +103,34 @@ pub fn reasons(maps: &PinnedMaps) -> Vec<report::Reason> {
     let row = |(reason, packets): (Reason, u64)| report::Reason {
         name: reason.name().into(),
         packets,
-        is_drop: reason.is_drop(),
+        kind: reason.kind(),
         meaning: reason.meaning().into(),
         remedy: reason.remedy().into(),
     };
     counted.into_iter().map(row).collect()
 }
 
-/// Counters in the report's words.
-pub fn traffic(counts: &Counts, flows: u32) -> Traffic {
-    Traffic { flows: flows.into(), new_flows: counts.new_flows, packets: counts.packets, bytes: counts.bytes }
-}
-
-/// Packets dropped on behalf of a listener, by reason.
-pub fn drops(counts: &Counts) -> BTreeMap<String, u64> {
-    let names = Reason::OF_LISTENERS.iter().map(|reason| reason.name().to_owned());
-    names.zip(counts.drops).collect()
+/// Listeners that the maps hold and no Service that is known asks for: an earlier agent's, until everything was read.
+fn add_held(snapshot: &mut Snapshot, agent: &Reconcile) {
+    let named: HashSet<ListenerAddress> = snapshot.listeners.iter().map(|row| row.listener).collect();
+    let is_named = |key: &ListenerKey| ListenerAddress::of(key).is_none_or(|it| named.contains(&it));
+    let (maps, contents) = (&agent.data_path.maps, agent.control.contents());
+    let mut found = 0;
+    for (key, listener) in contents.listeners.iter().filter(|(key, _)| !is_named(key)) {
+        let counts = maps.listener_counts(&[listener.id]).ok().and_then(|mut all| all.pop());
+        let flows = agent.tally.listener(listener.id).all();
+        snapshot.listeners.extend(held::listener(key, &counts.unwrap_or_default(), flows));
+        found += 1;
+        for Occupant { slot, .. } in agent.control.listener(key).into_iter().flat_map(|(_, all)| all) {
+            let counts = maps.slot_counts(&[*slot]).ok().and_then(|mut all| all.pop()).unwrap_or_default();
+            let flows = agent.tally.slot(*slot).all();
+            snapshot.targets.extend(held::target(&contents.slots[*slot as usize], &counts, flows));
+        }
+    }
+    if found > 0 {
+        let problem = held::problem(&agent.node, found, agent.sources.synced);
+        snapshot.problems.get_or_insert_default().push(problem);
+    }
 }
 
 fn add_listener(
@@ -154,8 +162,8 @@ fn add_listener(
         healthy: Some(healthy),
         registered: Some(registered),
         fail_open: Some(groups.iter().any(|group| agent.health.fail_open(&group.name, family))),
-        traffic: traffic(&counts, flows),
-        drops: drops(&counts),
+        traffic: held::traffic(&counts, flows),
+        drops: held::drops(&counts),
     });
     let occupants = seat.map_or(&[][..], |(_, occupants)| occupants);
     for group in groups {
@@ -202,7 +210,7 @@ fn add_targets(
             reason: status.reason().map(|reason| reason.code().into()),
             description: Some(status.description().into()),
             since: Some(status.since()),
-            traffic: traffic(&counts, occupant.map_or(0, |it| agent.tally.slot(it.slot).all())),
+            traffic: held::traffic(&counts, occupant.map_or(0, |it| agent.tally.slot(it.slot).all())),
             checks: Some(
                 status.tally().by_result().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             ),
@@ -237,12 +245,7 @@ pub fn flows(maps: &PinnedMaps, filter: &report::FlowFilter) -> std::io::Result<
     };
     let found = maps.flows(&filter)?;
     let flow = |it: &bpf::flows::Flow| {
-        let listener = ListenerAddress::of(&nlb_common::layout::ListenerKey {
-            vip: it.at.vip,
-            port: it.at.vip_port,
-            protocol: it.at.protocol,
-            zero: 0,
-        })?;
+        let listener = ListenerAddress::of(&it.at.listener_key())?;
         Some(report::Flow {
             protocol: listener.protocol,
             client: it.client,

@@ -142,6 +142,13 @@ pub struct Slot {
 }
 const _: () = assert!(size_of::<Slot>() == 64);
 
+impl Slot {
+    /// The listener whose target this is; of a slot in use.
+    pub fn listener_key(&self) -> ListenerKey {
+        ListenerKey { vip: self.vip, port: self.vip_port, protocol: self.protocol, zero: 0 }
+    }
+}
+
 /// Key of the map `targets`: what a reply's source looks like.
 #[derive(
     Clone,

@@ -31,11 +31,9 @@ fn received(scene: &Scene) -> Result<u64> {
 /// The packets that `nlb_xdp` has counted, each under one reason.
 fn decided(scene: &Scene) -> Result<u64> {
     let all = scene.agent.json(&["drops"])?;
-    let rows = ["drops", "passed"].iter().filter_map(|list| all[list].as_array()).flatten();
-    // These two are `nlb_reply`'s; the flow notes are no packet's fate.
-    let of_ingress = rows.filter(|row| {
-        !["Replied", "NotOurs", "FlowLost", "FlowRebuilt"].iter().any(|other| row["reason"] == *other)
-    });
+    let rows = ["drops", "passed", "forwarded"].iter().filter_map(|list| all[list].as_array()).flatten();
+    // These two are `nlb_reply`'s.
+    let of_ingress = rows.filter(|row| !["Replied", "NotOurs"].iter().any(|other| row["reason"] == *other));
     Ok(of_ingress.filter_map(|row| row["packets"].as_u64()).sum::<u64>())
 }
 

@@ -5,7 +5,8 @@ use super::memory::Mapped;
 use super::pins::map_io;
 use crate::contents::MapDump;
 use aya::maps::{MapData, MapError, PerCpuArray};
-use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, Slot};
+use nlb_common::address::Address;
+use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, Slot, Vip};
 use nlb_common::reasons::Reason;
 use nlb_common::tables::Table;
 use std::io;
@@ -80,6 +81,11 @@ impl PinnedMaps {
     /// The listeners alone, for the command line.
     pub fn listeners(&self) -> io::Result<Vec<(ListenerKey, Listener)>> {
         pairs(&self.listeners)
+    }
+
+    /// The VIPs alone, for the command line.
+    pub fn vips(&self) -> io::Result<Vec<(Address, Vip)>> {
+        pairs(&self.vips)
     }
 
     /// The slots in use and their numbers.

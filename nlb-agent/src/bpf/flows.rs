@@ -38,8 +38,7 @@ pub struct FlowFilter {
 
 impl FlowFilter {
     fn takes(&self, slot: &Slot, client: &Client) -> bool {
-        let key = ListenerKey { vip: slot.vip, port: slot.vip_port, protocol: slot.protocol, zero: 0 };
-        self.listener.is_none_or(|wanted| wanted == key)
+        self.listener.is_none_or(|wanted| wanted == slot.listener_key())
             && self.client.is_none_or(|wanted| wanted == client.address.ip())
     }
 }

@@ -111,3 +111,36 @@ fn statuses_tell_refused_from_unreadable() {
     let (status, _, err) = check(&[folder.path().join("none.yaml")], &settings(&[]), Format::Json, false);
     assert!(status == 2 && err.contains("none.yaml"), "{err}");
 }
+
+/// Objects whose fields are absent, null or empty, one after the other; what is said of each is kept beside them.
+#[test]
+fn what_is_absent_is_called_so_and_what_is_empty_too() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/check");
+    let golden = format!("{folder}/absent.txt");
+    let paths = [PathBuf::from(format!("{folder}/absent.yaml"))];
+    let (status, out, err) = check(&paths, &settings(&["192.0.2.0/24"]), Format::Json, false);
+    assert_eq!(
+        (status, err.trim_end().ends_with("skipped a Service without an `apiVersion`")),
+        (1, true),
+        "{err}"
+    );
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let mut text = String::new();
+    for problem in json["problems"].as_array().unwrap() {
+        let word = |key: &str| problem[key].as_str().unwrap_or("null").to_owned();
+        let message = word("message");
+        text += &format!("{}: {message} [{}]\n", word("object"), problem["value"]);
+        assert!(
+            !message.contains("``") && !message.contains("is ,") && !message.contains("missing"),
+            "{message}"
+        );
+        if problem["value"].is_null() {
+            let said = ["absent", "without a name"].iter().any(|it| message.contains(it));
+            assert!(said || problem["field"].is_null(), "{message}");
+        }
+    }
+    if std::env::var_os("NLB_WRITE_GOLDEN").is_some() {
+        fs::write(&golden, &text).unwrap();
+    }
+    assert_eq!(text, fs::read_to_string(&golden).unwrap());
+}

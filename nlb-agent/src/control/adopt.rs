@@ -102,7 +102,7 @@ fn seats(now: &Contents, saved: &Saved) -> BTreeMap<ListenerKey, Seat> {
         saved.slots.iter().map(|saved| ((saved.slot, saved.generation), saved)).collect();
     for (index, slot) in (0..).zip(&now.slots).filter(|(_, slot)| slot.protocol != 0 && slot.generation != 0)
     {
-        let owner = ListenerKey { vip: slot.vip, port: slot.vip_port, protocol: slot.protocol, zero: 0 };
+        let owner = slot.listener_key();
         if by_id.get(&slot.listener) != Some(&owner) {
             continue;
         }

@@ -39,7 +39,7 @@ pub struct Refused {
 
 /// A document of a kind that nlb does not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, document {document}: skipped {version}{}{kind}, a kind that nlb does not read", if version.is_empty() { "" } else { " " })]
+#[error("{file}, document {document}: skipped {}", self.what())]
 pub struct Skipped {
     /// The file's path, or `standard input`.
     pub file: String,
@@ -49,6 +49,17 @@ pub struct Skipped {
     pub version: String,
     /// `kind`.
     pub kind: String,
+}
+
+impl Skipped {
+    fn what(&self) -> String {
+        let Self { version, kind, .. } = self;
+        if version.is_empty() {
+            format!("a {kind} without an `apiVersion`")
+        } else {
+            format!("{version} {kind}, a kind that nlb does not read")
+        }
+    }
 }
 
 /// What a text holds.
@@ -130,7 +141,8 @@ impl Place<'_> {
         if value.is_null() {
             return;
         }
-        let word = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        let word =
+            |key: &str| value.get(key).and_then(Value::as_str).filter(|it| !it.is_empty()).map(str::to_owned);
         let (default_version, default_kind) = of_list.unzip();
         let Some(kind) = word("kind").or(default_kind.map(str::to_owned)) else {
             let why = "this is no Kubernetes object: it has no `kind`".to_owned();

@@ -69,15 +69,22 @@ fn is(word: &Option<String>, wanted: &str) -> bool {
     word.as_deref() == Some(wanted)
 }
 
+/// An empty word and 0 are how the server itself spells "not given".
+fn default_word<'a>(word: &'a mut Option<String>, default: &str) -> &'a String {
+    if word.as_deref() == Some("") {
+        *word = None;
+    }
+    word.get_or_insert_with(|| default.into())
+}
+
 fn default_spec(spec: &mut ServiceSpec) {
-    let kind = spec.type_.get_or_insert_with(|| "ClusterIP".into()).clone();
-    spec.session_affinity.get_or_insert_with(|| "None".into());
+    let kind = default_word(&mut spec.type_, "ClusterIP").clone();
+    default_word(&mut spec.session_affinity, "None");
     if kind == "LoadBalancer" || kind == "NodePort" {
-        spec.external_traffic_policy.get_or_insert_with(|| "Cluster".into());
+        default_word(&mut spec.external_traffic_policy, "Cluster");
     }
     for port in spec.ports.iter_mut().flatten() {
-        port.protocol.get_or_insert_with(|| "TCP".into());
-        // An empty name and 0 are how the server itself spells "not given".
+        default_word(&mut port.protocol, "TCP");
         if matches!(&port.target_port, None | Some(IntOrString::Int(0)))
             || port.target_port == Some(IntOrString::String(String::new()))
         {
@@ -137,7 +144,7 @@ fn validate_spec(spec: &ServiceSpec, refusal: &mut Refusal) {
     }
     if let Some(class) = &spec.load_balancer_class {
         if kind != "LoadBalancer" {
-            refusal.add("spec.loadBalancerClass", Some(class), "allowed for `type: LoadBalancer` only");
+            refusal.add("spec.loadBalancerClass", Some(class), "none, as `type` is not LoadBalancer");
         } else if !is_qualified_name(class) {
             refusal.add("spec.loadBalancerClass", Some(class), "a name like `nlb.io/nlb`");
         }
@@ -157,7 +164,7 @@ fn validate_spec(spec: &ServiceSpec, refusal: &mut Refusal) {
 fn validate_ports(spec: &ServiceSpec, kind: &str, refusal: &mut Refusal) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     if ports.is_empty() && kind != "ExternalName" && !is(&spec.cluster_ip, "None") {
-        refusal.add("spec.ports", None::<&str>, "at least one port");
+        refusal.lacks("spec.ports", "at least one port");
     }
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     for (index, port) in ports.iter().enumerate() {
@@ -165,7 +172,7 @@ fn validate_ports(spec: &ServiceSpec, kind: &str, refusal: &mut Refusal) {
         validate_port(port, &at, refusal);
         let name = port.name.as_deref().unwrap_or_default();
         if name.is_empty() && ports.len() > 1 {
-            refusal.add(at("name"), None::<&str>, "a name, as there is more than one port");
+            refusal.lacks(at("name"), "a name, as there is more than one port");
         } else if !name.is_empty() && !is_dns_label(name) {
             refusal.add(at("name"), Some(name), "a name of a-z, 0-9 and `-`, at most 63 characters");
         } else if !name.is_empty() && !names.insert(name) {
@@ -179,7 +186,12 @@ fn validate_ports(spec: &ServiceSpec, kind: &str, refusal: &mut Refusal) {
 }
 
 fn validate_port(port: &ServicePort, at: &impl Fn(&str) -> String, refusal: &mut Refusal) {
-    refusal.port(at("port"), port.port);
+    if port.port == 0 {
+        // What was read cannot tell the two apart.
+        refusal.push(at("port"), None, "absent or 0", "1 to 65535");
+    } else {
+        refusal.port(at("port"), port.port);
+    }
     refusal.word(&at("protocol"), &port.protocol, &["TCP", "UDP", "SCTP"]);
     match &port.target_port {
         // What was copied from a bad port is no mistake of its own.
@@ -218,8 +230,11 @@ fn admit_slice(mut slice: EndpointSlice) -> Result<EndpointSlice, Vec<Problem>> 
 }
 
 fn validate_slice(slice: &EndpointSlice, refusal: &mut Refusal) {
-    let family = Some(slice.address_type.clone());
-    refusal.word("addressType", &family, &["IPv4", "IPv6", "FQDN"]);
+    if slice.address_type.is_empty() {
+        refusal.lacks("addressType", "IPv4, IPv6, FQDN");
+    } else {
+        refusal.word("addressType", &Some(slice.address_type.clone()), &["IPv4", "IPv6", "FQDN"]);
+    }
     let mut names = BTreeSet::new();
     for (index, port) in slice.ports.iter().flatten().enumerate() {
         let at = |field: &str| format!("ports[{index}].{field}");
@@ -236,7 +251,7 @@ fn validate_slice(slice: &EndpointSlice, refusal: &mut Refusal) {
     }
     for (index, endpoint) in slice.endpoints.iter().enumerate() {
         if endpoint.addresses.is_empty() {
-            refusal.add(format!("endpoints[{index}].addresses"), None::<&str>, "at least one address");
+            refusal.lacks(format!("endpoints[{index}].addresses"), "at least one address");
         }
         for (nth, address) in endpoint.addresses.iter().enumerate() {
             let fits = match slice.address_type.as_str() {
@@ -261,17 +276,17 @@ struct Refusal {
 
 impl Refusal {
     fn new(kind: &str, metadata: &ObjectMeta, effect: Effect) -> Self {
-        Self {
-            object: format!("{kind} {}", crate::inputs::ObjectName::of(metadata)),
-            effect,
-            problems: Vec::new(),
+        let mut name = crate::inputs::ObjectName::of(metadata);
+        if name.name.is_empty() {
+            name.name = "(no name)".to_owned();
         }
+        Self { object: format!("{kind} {name}"), effect, problems: Vec::new() }
     }
 
     fn metadata(mut self, metadata: &ObjectMeta) -> Self {
-        let name = metadata.name.as_deref().unwrap_or_default();
-        if !is_dns_subdomain(name) {
-            self.add("metadata.name", Some(name), "a name of a-z, 0-9, `-` and `.`, at most 253 characters");
+        let name = metadata.name.as_deref();
+        if !name.is_some_and(is_dns_subdomain) {
+            self.add("metadata.name", name, "a name of a-z, 0-9, `-` and `.`, at most 253 characters");
         }
         if let Some(namespace) = metadata.namespace.as_deref().filter(|it| !is_dns_label(it)) {
             self.add(
@@ -284,16 +299,25 @@ impl Refusal {
     }
 
     fn add<V: Display>(&mut self, field: impl Into<String>, value: Option<V>, allowed: &str) {
-        let (field, value) = (field.into(), value.map(|it| it.to_string()));
+        let value = value.map(|it| it.to_string());
+        let found = crate::translate::found(value.as_deref());
+        self.push(field.into(), value, &found, allowed);
+    }
+
+    /// A list that holds nothing, or a field whose emptiness means that it is absent.
+    fn lacks(&mut self, field: impl Into<String>, allowed: &str) {
+        self.push(field.into(), None, "absent or empty", allowed);
+    }
+
+    fn push(&mut self, field: String, value: Option<String>, found: &str, allowed: &str) {
         if self.problems.iter().any(|it| it.field.as_deref() == Some(&field)) {
             return;
         }
-        let shown = crate::translate::shown(value.as_deref().unwrap_or(""));
         self.problems.push(Problem {
             severity: Severity::Warning,
             object: self.object.clone(),
             message: format!(
-                "{field} is {shown}; allowed: {allowed}. An API server would refuse this object."
+                "{field} is {found}; allowed: {allowed}. An API server would refuse this object."
             ),
             field: Some(field),
             value,

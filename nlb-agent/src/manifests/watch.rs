@@ -221,15 +221,16 @@ fn unknown_kind(skipped: &Skipped) -> Problem {
         format!("{skipped}. It has no effect."),
         Effect::Ignored,
     );
-    let (field, value) = (Some("kind".to_owned()), Some(skipped.kind.clone()));
-    Problem { severity: Severity::Normal, field, value, ..problem }
+    let (field, value) =
+        if skipped.version.is_empty() { ("apiVersion", None) } else { ("kind", Some(skipped.kind.clone())) };
+    Problem { severity: Severity::Normal, field: Some(field.into()), value, ..problem }
 }
 
 fn unreadable(path: &Path, why: &str, kept: bool) -> Problem {
     let (effect, meanwhile) = if kept {
         (Effect::KeptLastGood, "What was read before goes on.")
     } else {
-        (Effect::Ignored, "Nothing is served from it.")
+        (Effect::Ignored, "Nothing of it is known.")
     };
     file_problem(path, "UnreadableManifest", format!("{why}. {meanwhile}"), effect)
 }

@@ -153,3 +153,16 @@ fn the_first_of_two_definitions_wins() {
     assert_eq!(sources.problems[0].reason, "DuplicateObject");
     assert!(sources.problems[0].object.ends_with("b.yaml"));
 }
+
+#[test]
+fn a_document_that_has_no_effect_is_told_by_what_it_lacks() {
+    let folder = TempDir::new().unwrap();
+    let text = "kind: Service\nmetadata: {name: web}\n---\napiVersion: apps/v1\nkind: Deployment\n";
+    fs::write(folder.path().join("a.yaml"), text).unwrap();
+    let mut folder = Folder::new(folder.path());
+    folder.read();
+    let problems = folder.sources().problems;
+    let told: Vec<_> = problems.iter().map(|it| (it.field.as_deref(), it.value.as_deref())).collect();
+    assert_eq!(told, [(Some("apiVersion"), None), (Some("kind"), Some("Deployment"))]);
+    assert!(problems[0].message.contains("without an `apiVersion`"), "{}", problems[0].message);
+}

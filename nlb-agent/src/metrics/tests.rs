@@ -3,17 +3,19 @@
 use super::*;
 use crate::problem::{Effect, Problem};
 use crate::report::tests::five_ports;
-use crate::report::{Agent, Reason, Table};
+use crate::report::{Agent, Reason, Table, Vip};
 use std::collections::BTreeSet;
 
 fn snapshot() -> Snapshot {
-    let reason = |name: &str, packets, is_drop| Reason {
+    let reason = |name: &str, packets, kind| Reason {
         name: name.to_owned(),
         packets,
-        is_drop,
+        kind,
         meaning: String::new(),
         remedy: String::new(),
     };
+    let vip =
+        |vip: &str, here| Vip { vip: vip.parse().unwrap(), owner: None, here, eligible: None, reason: None };
     let problem = Problem {
         severity: Severity::Warning,
         object: "Node a".to_owned(),
@@ -26,7 +28,13 @@ fn snapshot() -> Snapshot {
     Snapshot {
         agent: Agent { version: Some("0.1.0".to_owned()), layout: Some(1), ..Agent::default() },
         tables: vec![Table { name: "flows".to_owned(), entries: 12, capacity: 1024 }],
-        reasons: vec![reason("NoTarget", 0, true), reason("NotForUs", 7, false)],
+        vips: vec![vip("192.0.2.10", Some(true)), vip("192.0.2.11", Some(false)), vip("2001:db8::1", None)],
+        reasons: vec![
+            reason("NoTarget", 0, Kind::Dropped),
+            reason("NotForUs", 7, Kind::Passed),
+            reason("Forwarded", 8, Kind::Forwarded),
+            reason("FlowLost", 9, Kind::Noted),
+        ],
         problems: Some(vec![problem]),
         ..five_ports()
     }
@@ -46,6 +54,7 @@ fn every_name_of_the_contract_is_there_with_its_type() {
         "nlb_apply_seconds histogram",
         "nlb_build_info gauge",
         "nlb_drops counter",
+        "nlb_forwarded counter",
         "nlb_listener_bytes counter",
         "nlb_listener_fail_open gauge",
         "nlb_listener_flows gauge",
@@ -53,6 +62,7 @@ fn every_name_of_the_contract_is_there_with_its_type() {
         "nlb_listener_new_flows counter",
         "nlb_listener_packets counter",
         "nlb_listener_registered_targets gauge",
+        "nlb_noted counter",
         "nlb_passed counter",
         "nlb_problems gauge",
         "nlb_table_capacity gauge",
@@ -60,6 +70,7 @@ fn every_name_of_the_contract_is_there_with_its_type() {
         "nlb_target_flows gauge",
         "nlb_target_health_checks counter",
         "nlb_target_state gauge",
+        "nlb_vip_owner gauge",
     ]);
     assert_eq!(types, wanted);
 }
@@ -82,6 +93,11 @@ fn values_and_labels_are_as_in_the_snapshot() {
         format!(r#"nlb_target_health_checks_total{{{target},result="passed"}} 7"#),
         r#"nlb_drops_total{reason="NoTarget"} 0"#.to_owned(),
         r#"nlb_passed_total{reason="NotForUs"} 7"#.to_owned(),
+        r#"nlb_forwarded_total{reason="Forwarded"} 8"#.to_owned(),
+        r#"nlb_noted_total{reason="FlowLost"} 9"#.to_owned(),
+        r#"nlb_vip_owner{vip="192.0.2.10"} 1"#.to_owned(),
+        r#"nlb_vip_owner{vip="192.0.2.11"} 0"#.to_owned(),
+        r#"nlb_vip_owner{vip="2001:db8::1"} 0"#.to_owned(),
         r#"nlb_table_entries{table="flows"} 12"#.to_owned(),
         r#"nlb_table_capacity{table="flows"} 1024"#.to_owned(),
         r#"nlb_problems{severity="Warning"} 1"#.to_owned(),
@@ -92,6 +108,15 @@ fn values_and_labels_are_as_in_the_snapshot() {
     }
     assert!(text.contains(r#"nlb_build_info{version="0.1.0","#));
     assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_reason_is_counted_as_one_kind() {
+    let text = text();
+    let lines = text.lines().filter(|line| line.contains("{reason="));
+    let names: Vec<&str> =
+        lines.filter_map(|line| line.split_once("_total{reason=")).map(|it| it.0).collect();
+    assert_eq!(names, ["nlb_drops", "nlb_passed", "nlb_forwarded", "nlb_noted"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod targets;
 mod view;
 
 pub use address::{ListenerAddress, NotAListener};
-pub use drops::{Dropped, Drops, Passed};
+pub use drops::{CountedReason, Drops, ReasonToMend};
 pub use flows::{Flow, FlowFilter, FlowState, Flows};
 pub use listeners::Listeners;
 pub use page::{Page, age, count, scaled};
@@ -22,6 +22,7 @@ pub use view::View;
 
 use crate::problem::Problem;
 use jiff::Timestamp;
+use nlb_common::reasons::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -330,8 +331,8 @@ pub struct Reason {
     pub name: String,
     /// Packets.
     pub packets: u64,
-    /// Dropped; else passed to the host untouched.
-    pub is_drop: bool,
+    /// What became of them.
+    pub kind: Kind,
     /// What it means, one sentence.
     pub meaning: String,
     /// What to do, one sentence.

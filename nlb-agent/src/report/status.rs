@@ -79,7 +79,7 @@ impl Status {
         lines.extend(self.sources.iter().flatten().map(|source| match (source.synced, source.since) {
             (true, Some(since)) => format!("Source {}: in sync for {}.", source.name, age(since, page.now)),
             (true, None) => format!("Source {}: in sync.", source.name),
-            (false, _) => format!("! Source {}: not in sync yet; what is known is served.", source.name),
+            (false, _) => format!("! Source {}: not read yet; what the maps hold goes on.", source.name),
         }));
         lines.push(self.host_line());
         lines

@@ -122,16 +122,36 @@ fn status() -> Snapshot {
     }
 }
 
+/// What the maps alone tell of the same.
+fn status_offline() -> Snapshot {
+    let Snapshot { tables, .. } = status();
+    let vips = vec![crate::held::vip("192.0.2.10".parse().unwrap())];
+    Snapshot { agent: Agent { layout: Some(1), ..Agent::default() }, tables, vips, ..Snapshot::default() }
+}
+
+/// A restarted agent whose manifests are not there.
+fn status_unread() -> Snapshot {
+    let source = SourceState { name: "manifests".to_owned(), synced: false, since: None };
+    let problems = vec![crate::held::problem("node-a", 5, false)];
+    Snapshot { sources: Some(vec![source]), problems: Some(problems), ..status() }
+}
+
 fn reasons() -> Snapshot {
-    let reason = |name: &str, packets, is_drop| Reason {
+    let reason = |name: &str, packets, kind| Reason {
         name: name.to_owned(),
         packets,
-        is_drop,
+        kind,
         meaning: format!("What {name} means."),
         remedy: format!("What to do about {name}."),
     };
-    let reasons =
-        vec![reason("NoTarget", 0, true), reason("NotForUs", 1, false), reason("TableFull", 1_200, true)];
+    let reasons = vec![
+        reason("Forwarded", 5_000, Kind::Forwarded),
+        reason("NoTarget", 0, Kind::Dropped),
+        reason("NotForUs", 1, Kind::Passed),
+        reason("TableFull", 1_200, Kind::Dropped),
+        reason("FlowLost", 2, Kind::Noted),
+        reason("FlowRebuilt", 0, Kind::Noted),
+    ];
     Snapshot { reasons, ..Snapshot::default() }
 }
 
@@ -185,7 +205,11 @@ fn what_only_the_agent_knows_is_null_and_not_missing() {
     for field in ["namespace", "service", "healthy", "registered", "failOpen"] {
         assert_eq!(listeners["listeners"][0].get(field), Some(&Value::Null), "{field}");
     }
-    let status = value::<Status>(Snapshot::default());
+    let status = value::<Status>(status_offline());
+    assert_eq!(
+        status["vips"],
+        json!([ { "vip": "192.0.2.10", "owner": null, "here": null, "eligible": null, "reason": null } ])
+    );
     for field in ["interfaces", "sources", "problems"] {
         assert_eq!(status.get(field), Some(&Value::Null), "{field}");
     }
@@ -216,7 +240,11 @@ fn drops_are_the_contract_those_at_zero_too() {
         "drops": [
             { "reason": "NoTarget", "packets": 0, "meaning": "What NoTarget means.", "remedy": "What to do about NoTarget." },
             { "reason": "TableFull", "packets": 1200, "meaning": "What TableFull means.", "remedy": "What to do about TableFull." } ],
-        "passed": [ { "reason": "NotForUs", "packets": 1, "meaning": "What NotForUs means." } ]
+        "passed": [ { "reason": "NotForUs", "packets": 1, "meaning": "What NotForUs means." } ],
+        "forwarded": [ { "reason": "Forwarded", "packets": 5000, "meaning": "What Forwarded means." } ],
+        "noted": [
+            { "reason": "FlowLost", "packets": 2, "meaning": "What FlowLost means.", "remedy": "What to do about FlowLost." },
+            { "reason": "FlowRebuilt", "packets": 0, "meaning": "What FlowRebuilt means.", "remedy": "What to do about FlowRebuilt." } ]
     });
     assert_eq!(value::<Drops>(reasons()), wanted);
 }
@@ -302,7 +330,8 @@ fn tables_as_they_were_liked() {
     golden("listeners-offline", &Listeners::of(five_ports_offline()).table(&page(110)));
     golden("drops", &Drops::of(reasons()).table(&page(100)));
     golden("status", &Status::of(status()).table(&page(100)));
-    golden("status-offline", &Status::of(Snapshot::default()).table(&page(100)));
+    golden("status-offline", &Status::of(status_offline()).table(&page(100)));
+    golden("status-unread", &Status::of(status_unread()).table(&page(100)));
     let flows = FlowFilter { limit: Some(1), ..FlowFilter::default() }.answer([
         flow("[2001:db8::7]:40000", "[2001:db8::10]:443/TCP"),
         flow("198.51.100.7:1", "192.0.2.10:1/UDP"),

@@ -104,10 +104,5 @@ fn say(shortage: &Shortage, findings: &mut Findings) {
     };
     let value = value.map(ToString::to_string);
     let field = if value.is_some() { "spec.loadBalancerIP" } else { "" };
-    findings.warn(
-        At { field, value: value.as_deref().unwrap_or_default() },
-        reason,
-        message,
-        Effect::Ignored,
-    );
+    findings.warn(At { field, value: value.as_deref() }, reason, message, Effect::Ignored);
 }

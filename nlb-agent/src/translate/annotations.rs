@@ -27,7 +27,7 @@ pub(super) struct Setting {
 
 impl Setting {
     pub(super) fn at(&self) -> At<'_> {
-        At { field: &self.field, value: &self.value }
+        At { field: &self.field, value: Some(&self.value) }
     }
 }
 
@@ -89,8 +89,8 @@ impl<'a> Annotations<'a> {
                 Some(items.into_iter().map(item).collect())
             }
             Err(item) => {
-                findings
-                    .bad(whole.at(), &format!("`key=value` pairs with commas between them (see `{item}`)"));
+                let item = if item.trim().is_empty() { "one is empty" } else { &format!("see `{item}`") };
+                findings.bad(whole.at(), &format!("`key=value` pairs with commas between them ({item})"));
                 None
             }
         }
@@ -105,7 +105,12 @@ pub(super) fn field(key: &str) -> String {
 /// False, and a Normal problem, if the text is empty.
 pub(super) fn is_given(setting: &Setting, findings: &mut Findings) -> bool {
     if setting.text.is_empty() {
-        let message = format!("{} is empty, so the default is used.", setting.field);
+        let message = if setting.value.trim().is_empty() {
+            format!("{} is empty, so the default is used.", setting.field)
+        } else {
+            let item = super::shown(&setting.value);
+            format!("{}: {item} has no value, so the default is used.", setting.field)
+        };
         findings.note(setting.at(), "EmptyValue", message, Effect::DefaultUsed);
     }
     !setting.text.is_empty()

@@ -26,7 +26,7 @@ pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
             };
             if let Some(why) = taken {
                 let (field, value) = (field_of(draft.service, &listener), listener.port.to_string());
-                let at = At { field: &field, value: &value };
+                let at = At { field: &field, value: Some(&value) };
                 let message = format!("Port {}/{} is not served: {why}.", listener.port, listener.protocol);
                 draft.findings.warn(at, "PortTaken", message, Effect::PortRefused);
                 refuse(lb, &listener);
@@ -42,7 +42,7 @@ pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
                     range.end()
                 );
                 let (field, value) = (field_of(draft.service, &listener), listener.port.to_string());
-                let at = At { field: &field, value: &value };
+                let at = At { field: &field, value: Some(&value) };
                 draft.findings.warn(at, "LocalPortRange", message, Effect::LocalMeaning);
             }
             owners.extend(lb.vips.iter().map(|vip| (place(vip), draft.name.clone())));

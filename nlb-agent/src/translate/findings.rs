@@ -16,8 +16,16 @@ const SHOWN: usize = 120;
 /// Bytes of a message; an Event holds 1 024, and what goes on before is still to be added.
 const MESSAGE: usize = 900;
 
-/// A value as messages quote it: cut where it is long.
+/// What messages say a field is: absent is not the same as empty.
+pub fn found(value: Option<&str>) -> String {
+    value.map_or_else(|| "absent".to_owned(), shown)
+}
+
+/// A value as messages quote it: cut where it is long, and a word for what could not be seen.
 pub fn shown(value: &str) -> String {
+    if value.is_empty() {
+        return "empty".to_owned();
+    }
     let mut cut: String = value.chars().take(SHOWN).collect();
     if cut.len() < value.len() {
         cut.push('…');
@@ -44,14 +52,14 @@ impl Findings {
     pub(super) fn bad(&mut self, at: At<'_>, allowed: &str) {
         let before = self.problems.len();
         let message =
-            format!("{} is {}, which cannot be used; allowed: {allowed}.", at.field, shown(at.value));
+            format!("{} is {}, which cannot be used; allowed: {allowed}.", at.field, found(at.value));
         self.add(Severity::Warning, at, "InvalidAnnotation", message, Effect::LoadBalancerRefused);
         self.broken.extend(before..self.problems.len());
     }
 
     /// A number outside its range.
     pub(super) fn clamped(&mut self, at: At<'_>, allowed: &str, used: impl std::fmt::Display) {
-        let message = format!("{} is {}; allowed: {allowed}. {used} is used.", at.field, shown(at.value));
+        let message = format!("{} is {}; allowed: {allowed}. {used} is used.", at.field, found(at.value));
         self.warn(at, "InvalidAnnotation", message, Effect::Clamped);
     }
 
@@ -61,7 +69,7 @@ impl Findings {
             severity,
             object: self.object.clone(),
             field: Some(at.field.to_owned()).filter(|it| !it.is_empty()),
-            value: Some(at.value.to_owned()).filter(|_| !at.field.is_empty()),
+            value: at.value.map(str::to_owned),
             reason: reason.into(),
             message,
             effect,
@@ -92,11 +100,11 @@ impl Findings {
 pub(super) struct At<'a> {
     /// Path; empty where the object as a whole is meant.
     pub(super) field: &'a str,
-    /// As written.
-    pub(super) value: &'a str,
+    /// As written; `None` where it is absent.
+    pub(super) value: Option<&'a str>,
 }
 
 impl At<'_> {
     /// The object as a whole.
-    pub(super) const WHOLE: At<'static> = At { field: "", value: "" };
+    pub(super) const WHOLE: At<'static> = At { field: "", value: None };
 }

@@ -188,7 +188,7 @@ pub(super) fn later_fields(service: &Service, findings: &mut Findings) -> bool {
     if sticky {
         let message = "spec.sessionAffinity is ClientIP, which is not honoured yet: new flows of one client may go to several pods.";
         findings.warn(
-            At { field: "spec.sessionAffinity", value: "ClientIP" },
+            At { field: "spec.sessionAffinity", value: Some("ClientIP") },
             "NotYetSupported",
             message.into(),
             Effect::Ignored,

@@ -24,7 +24,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use findings::shown;
+pub use findings::{found, shown};
 pub use settings::{Listening, NodeVips, Settings, TargetType, Vips};
 pub use sources::source_range;
 

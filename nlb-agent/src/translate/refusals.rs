@@ -37,7 +37,7 @@ fn sctp(ports: &[Port], refused: &mut Refusals, findings: &mut Findings) {
             port.number, port.protocol
         );
         findings.warn(
-            At { field: &field, value: &port.protocol },
+            At { field: &field, value: Some(&port.protocol) },
             "ProtocolNotSupported",
             message,
             Effect::PortRefused,

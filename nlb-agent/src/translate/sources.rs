@@ -56,7 +56,7 @@ pub(super) fn sources(
         let message = format!(
             "{field} closes the ports to others, which this data path cannot do yet; they are not served."
         );
-        let at = At { field: &field, value: &value };
+        let at = At { field: &field, value: Some(&value) };
         findings.warn(at, "SourceRangesNotSupported", message, Effect::PortRefused);
         closed = Some("SourceRangesNotSupported");
     }

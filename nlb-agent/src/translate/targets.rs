@@ -43,15 +43,17 @@ impl<'a> Slices<'a> {
 fn orphan(name: &ObjectName, service: Option<&str>) -> Problem {
     let field = super::shown(&format!("metadata.labels[{SERVICE_LABEL}]"));
     let message = match service {
+        Some("") => format!("{field} is empty, so the slice belongs to no Service and has no effect."),
         Some(service) => format!(
-            "{field} is {service}, but there is no such Service in namespace {}; the slice has no effect.",
+            "{field} is {}, but there is no such Service in namespace {}; the slice has no effect.",
+            super::shown(service),
             name.namespace
         ),
-        None => format!("{field} is missing, so the slice belongs to no Service and has no effect."),
+        None => format!("{field} is absent, so the slice belongs to no Service and has no effect."),
     };
     let mut findings = Findings::new(format!("EndpointSlice {name}"));
     let field = format!("metadata.labels[{SERVICE_LABEL}]");
-    let at = At { field: &field, value: service.unwrap_or_default() };
+    let at = At { field: &field, value: service };
     findings.warn(at, "ServiceNotFound", message, Effect::Ignored);
     findings.problems.remove(0)
 }
@@ -114,7 +116,7 @@ fn usable<'a>(slice: &'a EndpointSlice, context: &Context<'_>, about: &mut Findi
                 "addressType is {other}; nlb forwards to IPv4 and IPv6 only, so the slice has no effect."
             );
             about.warn(
-                At { field: "addressType", value: other },
+                At { field: "addressType", value: Some(other) },
                 "AddressTypeNotSupported",
                 message,
                 Effect::Ignored,
@@ -138,7 +140,7 @@ fn usable<'a>(slice: &'a EndpointSlice, context: &Context<'_>, about: &mut Findi
             };
             let field = format!("endpoints[{index}].addresses[{nth}]");
             let message = format!("{field} is {}, which is left out: {why}.", super::shown(text));
-            about.warn(At { field: &field, value: text }, "UnusableAddress", message, Effect::Ignored);
+            about.warn(At { field: &field, value: Some(text) }, "UnusableAddress", message, Effect::Ignored);
         }
     }
     usable
@@ -158,19 +160,24 @@ fn unmatched_slice_ports(slice: &EndpointSlice, ports: &[Port], about: &mut Find
     for (index, port) in slice.ports.iter().flatten().enumerate() {
         let name = port.name.as_deref().unwrap_or_default();
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
-        let field = format!("ports[{index}].name");
-        let at = At { field: &field, value: name };
         if !ports.iter().any(|it| it.name == name && it.protocol == protocol) {
-            let message = format!(
-                "{field} is {} ({protocol}), but the Service has no such port; it has no effect.",
-                super::shown(name)
-            );
-            about.warn(at, "PortNameNotFound", message, Effect::Ignored);
+            let field = format!("ports[{index}].name");
+            let value = Some(name).filter(|it| !it.is_empty());
+            let message = match value {
+                Some(name) => format!(
+                    "{field} is {} ({protocol}), but the Service has no such port; it has no effect.",
+                    super::shown(name)
+                ),
+                None => format!(
+                    "{field} is absent, but no {protocol} port of the Service is without a name; it has no effect."
+                ),
+            };
+            about.warn(At { field: &field, value }, "PortNameNotFound", message, Effect::Ignored);
         } else if port.port.and_then(number).is_none() {
-            let message = format!(
-                "ports[{index}].port is missing, so nobody knows where its endpoints listen; it has no effect."
-            );
-            about.warn(at, "PortNumberMissing", message, Effect::Ignored);
+            let field = format!("ports[{index}].port");
+            let message =
+                format!("{field} is absent, so nobody knows where its endpoints listen; it has no effect.");
+            about.warn(At { field: &field, value: None }, "PortNumberMissing", message, Effect::Ignored);
         }
     }
 }
@@ -179,18 +186,14 @@ fn unmatched_ports(ports: &[Port], slices: &[(&ObjectName, &EndpointSlice)], fin
     for port in ports.iter().filter(|port| port.transport.is_some()) {
         if !slices.iter().any(|(_, slice)| slice_port(slice, &port.name, &port.protocol).is_some()) {
             let field = format!("spec.ports[{}].name", port.index);
+            let value = Some(port.name.as_str()).filter(|it| !it.is_empty());
+            let called =
+                value.map_or("without a name".into(), |name| format!("named {}", super::shown(name)));
             let message = format!(
-                "No EndpointSlice of this Service has a port named {} ({}), so port {} has no target.",
-                super::shown(&port.name),
-                port.protocol,
-                port.number
+                "No EndpointSlice of this Service has a port {called} ({}), so port {} has no target.",
+                port.protocol, port.number
             );
-            findings.warn(
-                At { field: &field, value: &port.name },
-                "PortNameNotFound",
-                message,
-                Effect::Ignored,
-            );
+            findings.warn(At { field: &field, value }, "PortNameNotFound", message, Effect::Ignored);
         }
     }
 }

@@ -163,7 +163,10 @@ impl Scene {
     /// The counter of a reason, be it a drop or not.
     pub fn reason(&self, name: &str) -> Result<u64> {
         let all = self.agent.json(&["drops"])?;
-        let rows = ["drops", "passed"].iter().filter_map(|list| all[list].as_array()).flatten();
+        let rows = ["drops", "passed", "forwarded", "noted"]
+            .iter()
+            .filter_map(|list| all[list].as_array())
+            .flatten();
         let row = rows.into_iter().find(|row| row["reason"] == name);
         row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("`drops` has no {name}: {all}"))
     }

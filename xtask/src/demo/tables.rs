@@ -65,12 +65,16 @@ fn colour(state: &str) -> Color {
     }
 }
 
-/// The reasons that have counted a packet; `None` unless there is a list of them.
+/// The reasons that have counted a packet; `None` unless there is a list of each kind.
 pub(crate) fn drops(drops: &Value) -> Option<Table> {
-    let mut table = table(["packets", "reason", "what it means"]);
-    for row in drops["drops"].as_array()?.iter().chain(drops["passed"].as_array()?) {
-        if row["packets"].as_u64()? > 0 {
-            table.add_row([&row["packets"].to_string(), text(row, "reason"), text(row, "meaning")]);
+    let mut table = table(["packets", "were", "reason", "what it means"]);
+    for (list, were) in
+        [("drops", "dropped"), ("passed", "left alone"), ("forwarded", "sent on"), ("noted", "noted as well")]
+    {
+        for row in drops[list].as_array()? {
+            if row["packets"].as_u64()? > 0 {
+                table.add_row([&row["packets"].to_string(), were, text(row, "reason"), text(row, "meaning")]);
+            }
         }
     }
     Some(table)

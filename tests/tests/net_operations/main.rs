@@ -1,5 +1,7 @@
 //! What an operator sees and does: every subcommand against a live agent and against what it left, pages, logs, `top`, `detach`, and a machine that works against nlb.
 
+mod maps;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nlb_agent::bpf::sys;
+use nlb_common::reasons::{Kind, Reason};
 use nlb_tests::lab::echo::Conversation;
 use nlb_tests::lab::foreign::Foreign;
 use nlb_tests::lab::good::{GOOD, GoodService, PATIENCE, SMALL, service};
@@ -115,7 +118,7 @@ fn a_closed_port_of_a_vip_is_counted_and_explained() -> Result<()> {
     let closed = SocketAddr::new(scene.vip(GOOD)?, 81);
     let count = || -> Result<u64> {
         let drops = scene.agent.json(&["drops"])?;
-        has(&drops, "drops passed")?;
+        has(&drops, "drops passed forwarded noted")?;
         let row = row(&drops, "drops", "reason", "NoListener")?.clone();
         ensure!(row["meaning"].as_str().is_some_and(|it| it.len() > 20), "{row}");
         ensure!(row["remedy"].as_str().is_some_and(|it| it.len() > 20), "{row}");
@@ -124,44 +127,26 @@ fn a_closed_port_of_a_vip_is_counted_and_explained() -> Result<()> {
     let before = count()?;
     ensure!(scene.ask(closed)?.outcome.is_err());
     ensure!(count()? > before, "nothing was counted");
-    let passed = scene.agent.json(&["drops"])?;
-    ensure!(number(row(&passed, "passed", "reason", "NotForUs")?, "packets")? > 0);
-    Ok(())
+    let all = scene.agent.json(&["drops"])?;
+    ensure!(number(row(&all, "passed", "reason", "NotForUs")?, "packets")? > 0);
+    ensure!(number(row(&all, "forwarded", "reason", "Replied")?, "packets")? > 0);
+    each_reason_is_in_the_list_of_its_kind(&all)
 }
 
-#[test]
-fn a_stopped_agent_leaves_the_data_path_and_its_numbers() -> Result<()> {
-    let mut scene = GoodService::new(&[])?;
-    let at = scene.address(GOOD)?;
-    let mut open = Conversation::open(&scene.lab.client, at)?;
-    open.say()?;
-    let witness = scene.witness()?;
-    assert_eq!(scene.agent.stop()?.code(), Some(0), "SIGTERM ends it well");
-    assert_eq!(open.say()?, "pod1");
-    let said = scene.agent.command("listeners").args(["-o", "json"]).output()?;
-    ensure!(String::from_utf8_lossy(&said.stderr).contains("maps pinned at"), "it does not say where from");
-    let listeners: Value = serde_json::from_slice(&said.stdout)?;
-    let listener = row(&listeners, "listeners", "listener", &format!("{at}/TCP"))?;
-    for unknown in ["namespace", "service", "healthy", "registered"] {
-        assert_eq!(listener[unknown], Value::Null, "{unknown}");
+fn each_reason_is_in_the_list_of_its_kind(drops: &Value) -> Result<()> {
+    for reason in Reason::ALL {
+        let wanted = match reason.kind() {
+            Kind::Forwarded => "forwarded",
+            Kind::Passed => "passed",
+            Kind::Dropped => "drops",
+            Kind::Noted => "noted",
+        };
+        for list in ["forwarded", "passed", "drops", "noted"] {
+            let found = row(drops, list, "reason", reason.name()).is_ok();
+            ensure!(found == (list == wanted), "{} in {list}: {found}", reason.name());
+        }
     }
-    ensure!(number(listener, "packets")? > 0 && number(listener, "newFlows")? >= 2, "{listener}");
-    let targets = scene.agent.json(&["targets"])?;
-    let target = row(&targets, "targets", "target", "10.1.1.2:5001")?;
-    ensure!(
-        target["state"].is_null() && target["reason"].is_null() && target["service"].is_null(),
-        "{target}"
-    );
-    let flows = scene.agent.json(&["flows"])?;
-    row(&flows, "flows", "client", &open.client()?.to_string())?;
-    let status = scene.agent.json(&["status"])?;
-    assert_eq!(status["agent"]["running"], false);
-    ensure!(number(row(&status, "tables", "name", "flows")?, "entries")? >= 1, "{status}");
-    let drops = scene.agent.json(&["drops"])?;
-    ensure!(drops["drops"].as_array().is_some_and(|rows| rows.len() > 5), "{drops}");
-    scene.agent.restart()?;
-    assert_eq!(open.say()?, "pod1");
-    witness.nothing_failed()
+    Ok(())
 }
 
 #[test]
@@ -180,12 +165,17 @@ fn pages_are_served_on_loopback_and_readiness_waits() -> Result<()> {
     std::fs::write(folder.join("good.yaml"), good)?;
     eventually(PATIENCE, || Ok((scene.page("/readyz")?.0 == 200).then_some(())))?;
     scene.answers(GOOD)?;
+    // From outside nobody reaches it.
+    let outside = SocketAddr::new(nlb_tests::lab::NODE.0.into(), 9464);
+    ensure!(scene.ask(outside)?.outcome.is_err());
     for name in [
         "nlb_listener_new_flows_total",
         "nlb_listener_packets_total",
         "nlb_listener_bytes_total",
         "nlb_target_state",
         "nlb_passed_total",
+        "nlb_forwarded_total",
+        "nlb_vip_owner",
         "nlb_table_capacity",
         "nlb_apply_seconds_count",
         "nlb_build_info",
@@ -193,9 +183,6 @@ fn pages_are_served_on_loopback_and_readiness_waits() -> Result<()> {
     ] {
         ensure!(scene.metric(name)? > 0.0, "{name} is 0");
     }
-    // From outside nobody reaches it.
-    let outside = SocketAddr::new(nlb_tests::lab::NODE.0.into(), 9464);
-    ensure!(scene.ask(outside)?.outcome.is_err());
     Ok(())
 }
 
