@@ -1,5 +1,6 @@
 //! What the manifests mean, in the words of the AWS contract and free of Kubernetes: plain data between translate and the maps.
 
+use crate::inputs::ObjectName;
 use crate::problem::Problem;
 use nlb_common::layout::{ListenerKey, TCP, UDP};
 use serde::Serialize;
@@ -16,6 +17,14 @@ pub struct Model {
     pub unclaimed: Vec<Unclaimed>,
     /// What users must fix.
     pub problems: Vec<Problem>,
+}
+
+impl Model {
+    /// Where in [`Self::load_balancers`] a Service stands, if it is there.
+    pub fn place(&self, service: &ObjectName) -> Option<usize> {
+        let wanted = (&service.namespace, &service.name);
+        self.load_balancers.binary_search_by(|it| (&it.namespace, &it.name).cmp(&wanted)).ok()
+    }
 }
 
 /// A Service of type LoadBalancer that belongs to somebody else.

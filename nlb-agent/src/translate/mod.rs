@@ -2,7 +2,8 @@
 //!
 //! [`translate`] is a pure function. Each file reads one part of the contract: `claim` (whose Service), `front` (scheme,
 //! families, addresses), `health_check`, `attributes`, `refusals` and `sources` (ports not served), `known` (all the rest),
-//! `targets` (EndpointSlices), then `addresses` and `clashes`, which look at all load balancers together.
+//! `targets` (EndpointSlices, found by `slices`), then `addresses` and `clashes`, which look at all load balancers together.
+//! `translation` remembers what is between a Service and its targets, so that an endpoint's change costs no more than it must.
 
 mod addresses;
 mod annotations;
@@ -19,14 +20,17 @@ mod ports;
 mod properties;
 mod refusals;
 mod settings;
+mod slices;
 mod sources;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod translation;
 
 pub use findings::{found, shown};
 pub use settings::{Listening, NodeVips, Settings, TargetType, Vips};
 pub use sources::source_range;
+pub use translation::{Renewal, Translation};
 
 use crate::inputs::{Inputs, ObjectName};
 use crate::model::{
@@ -41,7 +45,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 use ports::Port;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// One of our Services on its way into the model.
@@ -55,21 +59,28 @@ struct Draft<'a> {
     scheme: Scheme,
     wanted: Vec<IpAddr>,
     prefers_dual: bool,
-    labels: BTreeMap<String, annotations::Setting>,
     findings: Findings,
 }
 
 /// What the inputs ask for. `previous` is the last result: it gives a Service whose settings are bad now its last good
 /// state, and every Service the addresses that it has.
 pub fn translate(inputs: &Inputs, settings: &Settings, previous: Option<&Model>) -> Model {
-    let mut model = Model::default();
-    let mut drafts = Vec::new();
+    Translation::of(inputs, settings, previous).into_model()
+}
+
+/// Every Service that is ours, all but its targets settled, in the order of who was first; and those that are not ours.
+fn drafts<'a>(
+    inputs: &'a Inputs,
+    settings: &Settings,
+    previous: Option<&Model>,
+) -> (Vec<Draft<'a>>, Vec<Unclaimed>) {
+    let (mut drafts, mut unclaimed) = (Vec::new(), Vec::new());
     for (name, service) in &inputs.services {
         match claim::claim(service, settings) {
             Claim::Ours => drafts.push(draft(name, service, settings, previous)),
             Claim::NotOurs(reason) => {
                 let ObjectName { namespace, name } = name.clone();
-                model.unclaimed.push(Unclaimed { namespace, name, reason });
+                unclaimed.push(Unclaimed { namespace, name, reason });
             }
             Claim::NoLoadBalancer => {}
         }
@@ -78,48 +89,13 @@ pub fn translate(inputs: &Inputs, settings: &Settings, previous: Option<&Model>)
     addresses::give(&mut drafts, settings, previous);
     clashes::settle(&mut drafts, settings);
     front::same_labels(drafts.iter_mut().map(|it| (it.service, &it.name, &mut it.findings)));
-    finish(&mut model, drafts, inputs, settings);
-    model
+    (drafts, unclaimed)
 }
 
 /// Who was first: creationTimestamp (a Service without one is not made yet), then namespace and name.
 fn age(service: &Service, name: &ObjectName) -> (Reverse<bool>, Option<Timestamp>, ObjectName) {
     let created = service.metadata.creation_timestamp.as_ref().map(|it| it.0);
     (Reverse(created.is_some()), created, name.clone())
-}
-
-fn finish(model: &mut Model, mut drafts: Vec<Draft<'_>>, inputs: &Inputs, settings: &Settings) {
-    let vips: BTreeSet<IpAddr> =
-        drafts.iter().flat_map(|it| it.lb.iter().flat_map(|lb| lb.vips.iter().copied())).collect();
-    let slices = targets::Slices::of(inputs);
-    // The node's own addresses may be targets: pods of the host network have them.
-    let none = BTreeSet::new();
-    let vips = if matches!(settings.vips, Vips::Node(_)) { &none } else { &vips };
-    let context = targets::Context { inputs, settings, slices: &slices, vips };
-    drafts.sort_by(|a, b| a.name.cmp(&b.name));
-    for mut draft in drafts {
-        if let Some(mut lb) = draft.lb.take() {
-            model.problems.extend(targets::fill(&mut lb, draft.service, &context, &mut draft.findings));
-            let ports = ports::ports(draft.service);
-            lb.refused_ports.sort_by_key(|it| {
-                ports.iter().position(|port| (port.number, &port.protocol) == (it.port, &it.protocol))
-            });
-            lb.nodes = nodes::nodes(inputs, &draft.labels).map(|nodes| accepting(nodes, draft.service, &lb));
-            model.load_balancers.push(lb);
-        }
-        model.problems.append(&mut draft.findings.problems);
-    }
-    model.problems.extend(slices.problems.iter().cloned());
-    model.problems.sort_by_cached_key(order);
-}
-
-fn accepting(mut nodes: Vec<String>, service: &Service, lb: &LoadBalancer) -> Vec<String> {
-    let policy = service.spec.as_ref().and_then(|it| it.external_traffic_policy.as_deref());
-    if policy == Some("Local") {
-        let with_pods = targets::nodes_with_ready_pods(lb);
-        nodes.retain(|it| with_pods.contains(it));
-    }
-    nodes
 }
 
 /// Namespace, name, field; then whatever makes the order one.
@@ -139,7 +115,7 @@ fn draft<'a>(
     let annotations = Annotations::of(service);
     let mut findings = Findings::new(format!("Service {name}"));
     let kind = front::target_type(&annotations, settings, &mut findings);
-    let labels = nodes::wanted_labels(&annotations, kind, &mut findings);
+    nodes::wanted_labels(&annotations, kind, &mut findings);
     let families = front::families(service, &annotations, &mut findings);
     let wanted = front::wanted(service, &annotations, &families, &mut findings);
     let scheme = front::scheme(&annotations, settings, &mut findings);
@@ -169,7 +145,6 @@ fn draft<'a>(
         scheme,
         wanted,
         prefers_dual,
-        labels,
         findings,
     }
 }

@@ -63,6 +63,84 @@ fn annotated(text: &str, annotations: &[(String, String)]) -> Inputs {
     inputs
 }
 
+/// A document that comes in, in place of one of its kind and name, or an EndpointSlice that goes.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(String),
+    Remove(ObjectName),
+}
+
+/// Few names, so that steps meet.
+fn step() -> impl Strategy<Value = Step> {
+    let name = || prop::sample::select(vec!["a", "b", "c"]);
+    let ports = prop::sample::select(vec![
+        "[{name: http, port: 8080}]",
+        "[{name: http, port: 8081}]",
+        "[{name: other, port: 8080}]",
+        "[{name: http}]",
+        "[]",
+    ]);
+    let endpoint = prop::sample::select(vec![
+        "{addresses: [10.0.0.1]}",
+        "{addresses: [10.0.0.2], conditions: {ready: false}}",
+        "{addresses: [10.0.0.3], nodeName: here}",
+        "{addresses: [192.0.2.1]}",
+        "{addresses: [127.0.0.1]}",
+    ]);
+    let endpoints = prop::collection::vec(endpoint, 0..4).prop_map(|all| format!("[{}]", all.join(", ")));
+    let put_slice = (name(), prop::sample::select(vec!["a", "b", "c", "gone"]), ports, endpoints);
+    let put_slice = put_slice.prop_map(|(name, of, ports, endpoints)| slice(name, of, ports, &endpoints));
+    let settings = prop::sample::select(vec![
+        vec![],
+        vec![("healthcheck-interval", "ten")],
+        vec![("healthcheck-interval", "20")],
+        vec![("type", "nlb-ip"), ("nonsense", "1")],
+    ]);
+    let put_service = (name(), settings).prop_map(|(name, settings)| service(name, &settings));
+    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: here}\n".to_owned();
+    prop_oneof![
+        6 => put_slice.prop_map(Step::Put),
+        2 => name().prop_map(|name| Step::Remove(ObjectName::new("default", name))),
+        2 => put_service.prop_map(Step::Put),
+        1 => Just(Step::Put(node)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_translation_that_goes_on_comes_to_what_a_new_one_would(steps in prop::collection::vec(step(), 1..25)) {
+        let settings = settings();
+        let mut now = Inputs::default();
+        let mut translation = Translation::of(&now, &settings, None);
+        for step in steps {
+            match step {
+                Step::Put(text) => {
+                    let Inputs { services, endpoint_slices, nodes, .. } = inputs(&text);
+                    now.services.extend(services);
+                    now.endpoint_slices.extend(endpoint_slices);
+                    now.nodes.extend(nodes);
+                }
+                Step::Remove(name) => drop(now.endpoint_slices.remove(&name)),
+            }
+            let before = translation.model().clone();
+            let renewal = translation.renew(&now, &settings);
+            prop_assert_eq!(translation.model(), &translate(&now, &settings, Some(&before)));
+            let after = translation.model();
+            match renewal {
+                Renewal::Same => prop_assert_eq!(&before, after),
+                Renewal::Targets(places) => {
+                    prop_assert_eq!(before.load_balancers.len(), after.load_balancers.len());
+                    let pairs = before.load_balancers.iter().zip(&after.load_balancers).enumerate();
+                    for (_, (a, b)) in pairs.filter(|(place, _)| !places.contains(place)) {
+                        prop_assert_eq!(a, b);
+                    }
+                }
+                Renewal::All => {}
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

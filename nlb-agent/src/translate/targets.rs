@@ -3,6 +3,7 @@
 use super::findings::{At, Findings};
 use super::ports::{Port, number, ports};
 use super::settings::Settings;
+use super::slices::Slices;
 use crate::inputs::{Inputs, ObjectName};
 use crate::model::{
     CheckPort, Conditions, IpFamily, LoadBalancer, PortRef, Protocol, Target, TargetGroup, TargetKey,
@@ -15,54 +16,13 @@ use nlb_common::ring::MAX_TARGETS_PER_SET;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// The slices of every Service.
-pub(super) struct Slices<'a> {
-    by_service: BTreeMap<ObjectName, Vec<(&'a ObjectName, &'a EndpointSlice)>>,
-    /// Slices that belong to no Service.
-    pub(super) problems: Vec<Problem>,
-}
-
-impl<'a> Slices<'a> {
-    pub(super) fn of(inputs: &'a Inputs) -> Self {
-        let mut slices = Self { by_service: BTreeMap::new(), problems: Vec::new() };
-        for (name, slice) in &inputs.endpoint_slices {
-            let label = slice.metadata.labels.iter().flatten().find(|(key, _)| *key == SERVICE_LABEL);
-            let service = label.map(|(_, service)| ObjectName::new(&name.namespace, service));
-            match service.filter(|it| inputs.services.contains_key(it)) {
-                Some(service) => slices.by_service.entry(service).or_default().push((name, slice)),
-                None => slices.problems.push(orphan(name, label.map(|(_, service)| service.as_str()))),
-            }
-        }
-        slices
-    }
-}
-
-fn orphan(name: &ObjectName, service: Option<&str>) -> Problem {
-    let field = super::shown(&format!("metadata.labels[{SERVICE_LABEL}]"));
-    let message = match service {
-        Some("") => format!("{field} is empty, so the slice belongs to no Service and has no effect."),
-        Some(service) => format!(
-            "{field} is {}, but there is no such Service in namespace {}; the slice has no effect.",
-            super::shown(service),
-            name.namespace
-        ),
-        None => format!("{field} is absent, so the slice belongs to no Service and has no effect."),
-    };
-    let mut findings = Findings::new(format!("EndpointSlice {name}"));
-    let field = format!("metadata.labels[{SERVICE_LABEL}]");
-    let at = At { field: &field, value: service };
-    findings.warn(at, "ServiceNotFound", message, Effect::Ignored);
-    findings.problems.remove(0)
-}
 
 /// What filling needs besides the load balancer itself.
 pub(super) struct Context<'a> {
     pub(super) inputs: &'a Inputs,
     pub(super) settings: &'a Settings,
-    pub(super) slices: &'a Slices<'a>,
+    pub(super) slices: &'a Slices,
     /// Every address that is served: none of them can be a target.
     pub(super) vips: &'a BTreeSet<IpAddr>,
 }
@@ -83,11 +43,10 @@ pub(super) fn fill(
 ) -> Vec<Problem> {
     let name = ObjectName::new(&lb.namespace, &lb.name);
     let ports = ports(service);
-    let none = Vec::new();
-    let slices = context.slices.by_service.get(&name).unwrap_or(&none);
+    let slices = context.slices.of_service(&name, context.inputs);
     let mut problems = Vec::new();
     let mut candidates = Vec::new();
-    for (slice_name, slice) in slices {
+    for (slice_name, slice) in &slices {
         let mut about = Findings::new(format!("EndpointSlice {slice_name}"));
         candidates.extend(usable(slice, context, &mut about));
         unmatched_slice_ports(slice, &ports, &mut about);
@@ -98,7 +57,7 @@ pub(super) fn fill(
             "No EndpointSlice gives this Service an endpoint, so its listeners have no target.".to_owned();
         findings.note(At::WHOLE, "NoEndpoints", message, Effect::Ignored);
     } else {
-        unmatched_ports(&ports, slices, findings);
+        unmatched_ports(&ports, &slices, findings);
     }
     candidates.retain(|it| lb.ip_families.contains(&IpFamily::of(it.ip)));
     for group in &mut lb.target_groups {

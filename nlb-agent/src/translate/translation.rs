@@ -1,0 +1,232 @@
+//! A translation that goes on: where only EndpointSlices have changed, only the Services they belong to are read anew.
+//!
+//! Settings, addresses and clashes look at all Services together; targets are each Service's own. So what was found before
+//! the targets is kept, and [`Translation::renew`] comes to what [`super::translate`] would come to.
+
+use super::annotations::Annotations;
+use super::findings::Findings;
+use super::settings::{Settings, Vips};
+use super::slices::Slices;
+use super::targets::{self, Context};
+use super::{Draft, drafts, front, nodes, order, ports};
+use crate::inputs::{Inputs, ObjectName};
+use crate::model::{LoadBalancer, Model};
+use crate::problem::Problem;
+use itertools::{EitherOrBoth, Itertools};
+use k8s_openapi::api::core::v1::Service;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A model, and what it was made of.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    inputs: Inputs,
+    settings: Settings,
+    model: Model,
+    slices: Slices,
+    /// Every address that is served and that no target may have.
+    vips: BTreeSet<IpAddr>,
+    /// What was found of each load balancer before its targets were looked at; nothing of those that are not here.
+    findings: BTreeMap<ObjectName, Findings>,
+}
+
+/// What a new look at the inputs came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The model is what it was.
+    Same,
+    /// Only the targets of these load balancers, and what is to be said of them, may differ: their places in the model.
+    Targets(Vec<usize>),
+    /// Anything may differ.
+    All,
+}
+
+impl Translation {
+    /// As [`super::translate`].
+    pub fn of(inputs: &Inputs, settings: &Settings, previous: Option<&Model>) -> Self {
+        let (mut drafts, unclaimed) = drafts(inputs, settings, previous);
+        drafts.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut new = Self {
+            inputs: inputs.clone(),
+            settings: settings.clone(),
+            model: Model { unclaimed, ..Model::default() },
+            slices: Slices::of(inputs),
+            vips: forbidden(&drafts, settings),
+            findings: BTreeMap::new(),
+        };
+        drafts.into_iter().for_each(|draft| new.finish(draft));
+        new.model.problems.extend(new.slices.problems().cloned());
+        new.model.problems.sort_by_cached_key(order);
+        new
+    }
+
+    /// What the inputs mean.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The model alone.
+    pub fn into_model(self) -> Model {
+        self.model
+    }
+
+    /// Follows the inputs and settings to what they are now.
+    pub fn renew(&mut self, inputs: &Inputs, settings: &Settings) -> Renewal {
+        if *settings != self.settings || !differ_at_most_in_slices(inputs, &self.inputs) {
+            let new = Self::of(inputs, settings, Some(&self.model));
+            let same = new.model == self.model;
+            *self = new;
+            return if same { Renewal::Same } else { Renewal::All };
+        }
+        let changed = changed(&self.inputs.endpoint_slices, &inputs.endpoint_slices);
+        if changed.is_empty() {
+            return Renewal::Same;
+        }
+        let services = self.follow(&changed, inputs);
+        let places: Vec<usize> = services.iter().filter_map(|name| self.model.place(name)).collect();
+        places.iter().for_each(|place| self.refill(*place));
+        Renewal::Targets(places)
+    }
+
+    fn finish(&mut self, draft: Draft<'_>) {
+        let Draft { name, service, lb, mut findings, .. } = draft;
+        let Some(mut lb) = lb else { return self.model.problems.append(&mut findings.problems) };
+        if !findings.problems.is_empty() {
+            self.findings.insert(name, findings.clone());
+        }
+        let ports = ports::ports(service);
+        lb.refused_ports.sort_by_key(|it| {
+            ports.iter().position(|port| (port.number, &port.protocol) == (it.port, &it.protocol))
+        });
+        let problems = self.fill(&mut lb, service, findings);
+        self.model.problems.extend(problems);
+        self.model.load_balancers.push(lb);
+    }
+
+    /// Gives a load balancer its targets; what is to be said of it and of its slices.
+    fn fill(&self, lb: &mut LoadBalancer, service: &Service, mut findings: Findings) -> Vec<Problem> {
+        let Self { inputs, settings, slices, vips, .. } = self;
+        let context = Context { inputs, settings, slices, vips };
+        let mut problems = targets::fill(lb, service, &context, &mut findings);
+        problems.append(&mut findings.problems);
+        lb.nodes = accepting(inputs, service, settings, lb);
+        problems
+    }
+
+    /// Takes the changed slices in; the Services that they belonged or belong to.
+    fn follow(&mut self, changed: &BTreeSet<ObjectName>, inputs: &Inputs) -> BTreeSet<ObjectName> {
+        let mut services = BTreeSet::new();
+        for name in changed {
+            self.forget(&slice_object(name));
+            let slices = &mut self.inputs.endpoint_slices;
+            if let Some(before) = slices.remove(name) {
+                services.extend(self.slices.remove(name, &before));
+            }
+            if let Some(now) = inputs.endpoint_slices.get(name) {
+                slices.insert(name.clone(), Arc::clone(now));
+                services.extend(self.slices.add(name, now, inputs));
+            }
+            let orphaned = self.slices.problem(name).cloned();
+            self.say(orphaned);
+        }
+        services
+    }
+
+    fn refill(&mut self, place: usize) {
+        let mut lb = self.model.load_balancers[place].clone();
+        let name = ObjectName::new(&lb.namespace, &lb.name);
+        let object = format!("Service {name}");
+        let service = Arc::clone(&self.inputs.services[&name]);
+        let findings = self.findings.get(&name).cloned().unwrap_or_else(|| Findings::new(object.clone()));
+        let problems = self.fill(&mut lb, &service, findings);
+        self.forget(&object);
+        let slices = self.slices.of_service(&name, &self.inputs);
+        let slices: Vec<String> = slices.into_iter().map(|(slice, _)| slice_object(slice)).collect();
+        slices.iter().for_each(|slice| self.forget(slice));
+        self.say(problems);
+        self.model.load_balancers[place] = lb;
+    }
+
+    fn forget(&mut self, object: &str) {
+        self.model.problems.retain(|problem| problem.object != object);
+    }
+
+    /// Puts problems where their order has them.
+    fn say(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        for problem in problems {
+            let key = order(&problem);
+            let at = self.model.problems.partition_point(|other| order(other) <= key);
+            self.model.problems.insert(at, problem);
+        }
+    }
+}
+
+fn slice_object(name: &ObjectName) -> String {
+    format!("EndpointSlice {name}")
+}
+
+/// The node's own addresses may be targets: pods of the host network have them.
+fn forbidden(drafts: &[Draft<'_>], settings: &Settings) -> BTreeSet<IpAddr> {
+    match settings.vips {
+        Vips::Node(_) => BTreeSet::new(),
+        Vips::None | Vips::Pools(_) => {
+            drafts.iter().filter_map(|it| it.lb.as_ref()).flat_map(|lb| lb.vips.iter().copied()).collect()
+        }
+    }
+}
+
+fn accepting(
+    inputs: &Inputs,
+    service: &Service,
+    settings: &Settings,
+    lb: &LoadBalancer,
+) -> Option<Vec<String>> {
+    if inputs.nodes.is_empty() {
+        return None;
+    }
+    let annotations = Annotations::of(service);
+    // Said already, when the Service itself was read.
+    let mut said = Findings::new(String::new());
+    let kind = front::target_type(&annotations, settings, &mut said);
+    let labels = nodes::wanted_labels(&annotations, kind, &mut said);
+    let mut nodes = nodes::nodes(inputs, &labels)?;
+    let policy = service.spec.as_ref().and_then(|it| it.external_traffic_policy.as_deref());
+    if policy == Some("Local") {
+        let with_pods = targets::nodes_with_ready_pods(lb);
+        nodes.retain(|it| with_pods.contains(it));
+    }
+    Some(nodes)
+}
+
+fn differ_at_most_in_slices(a: &Inputs, b: &Inputs) -> bool {
+    same(&a.services, &b.services)
+        && same(&a.nodes, &b.nodes)
+        && same(&a.namespaces, &b.namespaces)
+        && same(&a.pods, &b.pods)
+}
+
+/// Most objects are shared with what was there before, and need no second look.
+fn same<T: PartialEq>(a: &BTreeMap<ObjectName, Arc<T>>, b: &BTreeMap<ObjectName, Arc<T>>) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|((a, x), (b, y))| a == b && is_same(x, y))
+}
+
+fn is_same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+/// Names of objects that are new, gone, or other than they were.
+fn changed<T: PartialEq>(
+    before: &BTreeMap<ObjectName, Arc<T>>,
+    now: &BTreeMap<ObjectName, Arc<T>>,
+) -> BTreeSet<ObjectName> {
+    let pairs = before.iter().merge_join_by(now, |(a, _), (b, _)| a.cmp(b));
+    pairs
+        .filter_map(|pair| match pair {
+            EitherOrBoth::Both((_, a), (_, b)) if is_same(a, b) => None,
+            EitherOrBoth::Both((name, _), _)
+            | EitherOrBoth::Left((name, _))
+            | EitherOrBoth::Right((name, _)) => Some(name.clone()),
+        })
+        .collect()
+}
