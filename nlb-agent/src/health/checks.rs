@@ -1,7 +1,7 @@
 //! Which targets are asked, and how: the model and its health as a list for the [`super::Checker`].
 
 use super::state::Health;
-use crate::model::{HealthCheck, Model, TargetKey};
+use crate::model::{CheckPort, HealthCheck, Model, TargetGroup, TargetKey};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,19 +18,33 @@ pub struct Check {
     pub settings: Arc<HealthCheck>,
 }
 
-/// Every check that this node must make: registered targets that it may send to, and draining ones that still serve (D6).
+/// Every check that this node must make: registered targets that it may send to, and draining ones that still serve (D6);
+/// and those that an earlier agent left and that could not be read yet.
 pub fn checks(model: &Model, health: &Health) -> Vec<Check> {
     let mut checks = Vec::new();
     for group in model.load_balancers.iter().flat_map(|load_balancer| &load_balancer.target_groups) {
         let name: Arc<str> = group.name.as_str().into();
         let settings = Arc::new(group.health_check.clone());
-        for target in &group.targets {
-            if health.status(&group.name, &target.key).is_some_and(super::Status::is_checked) {
-                let address = SocketAddr::new(target.key.ip, target.check_port);
+        let named = group.targets.iter().map(|target| (&target.key, Some(target.check_port)));
+        let kept = health.targets(&group.name).filter(|(_, status)| status.restored);
+        let kept = kept.map(|(key, _)| (key, check_port(group, key)));
+        for (key, port) in named.chain(kept) {
+            let is_checked = health.status(&group.name, key).is_some_and(super::Status::is_checked);
+            if let (true, Some(port)) = (is_checked, port) {
+                let address = SocketAddr::new(key.ip, port);
                 let (group, settings) = (Arc::clone(&name), Arc::clone(&settings));
-                checks.push(Check { group, key: target.key.clone(), address, settings });
+                checks.push(Check { group, key: key.clone(), address, settings });
             }
         }
     }
     checks
+}
+
+/// The port that the checks of a target ask which an earlier agent left and the model does not name yet.
+fn check_port(group: &TargetGroup, key: &TargetKey) -> Option<u16> {
+    match group.health_check.port {
+        CheckPort::TrafficPort => Some(key.port),
+        CheckPort::Number(port) => Some(port),
+        CheckPort::Name(_) => group.targets.first().map(|target| target.check_port),
+    }
 }
