@@ -57,6 +57,8 @@ pub struct Reconcile {
     memory: Memory,
     checker: Checker,
     elapsed: Epoch,
+    /// Epochs of controls that failed writes have ended; the next one counts from 1 again.
+    void: u64,
     shortfalls: Vec<Problem>,
     machine: Vec<Problem>,
     /// What was adopted may be more than what can be read now: nothing of it goes before everything was read once.
@@ -131,6 +133,7 @@ impl Reconcile {
             memory,
             checker,
             elapsed: Epoch::default(),
+            void: 0,
             shortfalls: Vec::new(),
             machine: Vec::new(),
             partial: false,
@@ -265,7 +268,9 @@ impl Reconcile {
 
     /// A grace period has passed: what nothing leads to any more may be used again.
     pub fn grace(&mut self, epoch: Epoch) -> Option<Epoch> {
-        self.elapsed = self.elapsed.max(epoch);
+        // A grace period that an earlier control asked for says nothing of this one's steps.
+        let epoch = epoch.0.checked_sub(self.void).filter(|epoch| *epoch > 0)?;
+        self.elapsed = self.elapsed.max(Epoch(epoch));
         let planned = self.control.change(Change::default(), self.elapsed);
         self.run(&planned)
     }
@@ -274,7 +279,7 @@ impl Reconcile {
         if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path.maps, step)) {
             tracing::error!(%error, "a map could not be written; reading the maps back");
             self.unwritten = Some(machine::unwritten(&self.node, &error));
-            self.readopt();
+            self.readopt(planned.epoch);
             return None;
         }
         self.unwritten = None;
@@ -286,15 +291,16 @@ impl Reconcile {
                 shortfall.problem(owner.unwrap_or_else(|| format!("Node {}", self.node)))
             })
             .collect();
-        planned.waiting.then_some(planned.epoch)
+        planned.waiting.then_some(Epoch(self.void + planned.epoch.0))
     }
 
     /// After a failed write only the maps themselves know what they hold; the next turn mends the rest.
-    fn readopt(&mut self) {
+    fn readopt(&mut self, last: Epoch) {
         match adopt(&self.data_path, &self.control.saved()) {
             Ok(control) => {
                 self.control = control;
                 self.elapsed = Epoch::default();
+                self.void += last.0;
             }
             Err(error) => tracing::error!(%error, "reading the maps back failed"),
         }
