@@ -50,9 +50,19 @@ fn problems(scene: &Scene, reason: &str) -> Result<Vec<Value>> {
 fn an_agent_that_starts_while_the_killed_one_still_dies_takes_over() -> Result<()> {
     let mut scene = GoodService::new(&[])?;
     let witness = scene.witness()?;
-    for _ in 0..8 {
+    for _ in 0..4 {
         scene.agent.crash_and_restart().with_context(|| scene.agent.last_words())?;
     }
+    // However long that takes: half a second here.
+    scene.agent.kill9()?;
+    let lock = std::fs::File::open(scene.agent.socket().with_extension("sock.lock"))?;
+    lock.lock()?;
+    let dying = std::thread::spawn(move || {
+        sleep(WHILE / 4);
+        drop(lock);
+    });
+    scene.agent.restart()?;
+    dying.join().expect("it only sleeps");
     scene.answers(GOOD)?;
     witness.nothing_failed()
 }
