@@ -130,11 +130,6 @@ impl Control {
         self.change(Change { put: self.changed(wanted.into_values()), removed }, elapsed)
     }
 
-    /// As [`Control::apply`], but listeners that are not named go on as they are: for a start at which not everything can be read.
-    pub fn apply_keeping(&mut self, forwardings: Vec<Forwarding>, elapsed: Epoch) -> Planned {
-        self.change(Change { put: self.changed(forwardings), removed: Vec::new() }, elapsed)
-    }
-
     fn changed(&self, forwardings: impl IntoIterator<Item = Forwarding>) -> Vec<Forwarding> {
         let differs = |forwarding: &Forwarding| self.wanted.get(&forwarding.listener) != Some(forwarding);
         forwardings.into_iter().filter(differs).collect()

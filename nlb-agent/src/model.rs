@@ -3,7 +3,7 @@
 use crate::inputs::ObjectName;
 use crate::problem::Problem;
 use nlb_common::layout::{ListenerKey, TCP, UDP};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Unclaimed {
 }
 
 /// One Service of type LoadBalancer that nlb has claimed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadBalancer {
     /// The Service's namespace.
     pub namespace: String,
@@ -68,7 +68,7 @@ pub struct LoadBalancer {
 }
 
 /// Inside or outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
     /// For clients inside.
@@ -78,7 +78,7 @@ pub enum Scheme {
 }
 
 /// `spec.ipFamilies`' words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum IpFamily {
     IPv4,
@@ -93,7 +93,7 @@ impl IpFamily {
 }
 
 /// TCP or UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Protocol {
@@ -121,7 +121,7 @@ impl fmt::Display for Protocol {
 }
 
 /// One served Service port.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
     /// The port clients connect to.
     pub port: u16,
@@ -143,7 +143,7 @@ pub fn listener_key(vip: IpAddr, listener: &Listener) -> ListenerKey {
 }
 
 /// One target group of a listener's action.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     /// Name of a target group.
     pub target_group: String,
@@ -152,7 +152,7 @@ pub struct Forward {
 }
 
 /// A port that is not served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedPort {
     /// The Service port.
     pub port: u16,
@@ -163,14 +163,14 @@ pub struct RefusedPort {
 }
 
 /// What a listener forwards to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetGroup {
     /// `namespace/service:servicePort/PROTOCOL`.
     pub name: String,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// `ip` or `instance`: the word as given or defaulted; both mean pod addresses here.
-    pub target_type: &'static str,
+    /// As given or defaulted; both mean pod addresses here.
+    pub target_type: TargetType,
     /// The pods' port.
     pub target_port: PortRef,
     /// How its targets are checked.
@@ -195,12 +195,33 @@ pub struct TargetGroup {
     pub minimum_healthy_targets: Threshold,
     /// Fewer healthy targets than this: stop announcing.
     pub dns_failover: Threshold,
-    /// The endpoints, sorted by address, port and UID.
+    /// The endpoints, sorted by address, port and UID. Not written down: EndpointSlices tell them anew.
+    #[serde(skip)]
     pub targets: Vec<Target>,
 }
 
+/// AWS's words; both mean pod addresses here, they only set defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetType {
+    /// The controller's own default.
+    Instance,
+    /// The client's address is not kept for TCP unless asked for.
+    Ip,
+}
+
+impl TargetType {
+    /// The annotation's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Instance => "instance",
+            Self::Ip => "ip",
+        }
+    }
+}
+
 /// A port number, or a name that is looked up per pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PortRef {
     /// 1 to 65535.
@@ -210,7 +231,7 @@ pub enum PortRef {
 }
 
 /// A count and a percentage, each `None` where it is `off`; either breach counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threshold {
     /// Targets.
     pub count: Option<u32>,
@@ -225,7 +246,7 @@ impl Default for Threshold {
 }
 
 /// How the targets of a group are checked (AWS: the target group's health check settings).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// TCP, HTTP or HTTPS.
     pub protocol: CheckProtocol,
@@ -255,7 +276,7 @@ impl Default for HealthCheck {
 }
 
 /// What counts as an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckProtocol {
     /// The handshake completes.
     Tcp,
@@ -266,7 +287,7 @@ pub enum CheckProtocol {
 }
 
 /// What an HTTP check asks and accepts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpCheck {
     /// Path and query, beginning with `/`.
     pub path: String,
@@ -275,7 +296,7 @@ pub struct HttpCheck {
 }
 
 /// Which port a check asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckPort {
     /// The target's own port.
     TrafficPort,

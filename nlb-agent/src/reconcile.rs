@@ -1,6 +1,7 @@
 //! Where the pure part and the machine meet: the model of now on one side, the maps on the other, and the way between them.
 
 mod machine;
+mod memory;
 
 use crate::args::VipSource;
 use crate::bpf::DataPath;
@@ -16,16 +17,16 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Step;
 use crate::problem::{Effect, Problem, Severity};
-use crate::saved::{self, Saved};
-use crate::slots::Epoch;
+use crate::saved::Files;
+use crate::slots::{self, Epoch};
 use crate::translate::{Settings, translate};
 use crate::uplinks::Uplinks;
 use crate::{bpf, settings};
 use anyhow::Context;
 use jiff::Timestamp;
+use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Everything that the agent holds.
 pub struct Reconcile {
@@ -53,19 +54,17 @@ pub struct Reconcile {
     pub written: bool,
     flags: Settings,
     vip_source: VipSource,
-    remembered: Saved,
+    memory: Memory,
     checker: Checker,
     elapsed: Epoch,
+    /// Epochs of controls that failed writes have ended; the next one counts from 1 again.
+    void: u64,
     shortfalls: Vec<Problem>,
     machine: Vec<Problem>,
-    state_file: PathBuf,
-    unsaved: bool,
     /// What was adopted may be more than what can be read now: nothing of it goes before everything was read once.
     partial: bool,
     /// The last write failed; the next tick tries again.
     unwritten: Option<Problem>,
-    /// When the state file was last written, and how long that took.
-    last_save: Option<(Instant, Duration)>,
 }
 
 /// What a start needs.
@@ -84,8 +83,8 @@ pub struct Start {
     pub host: Host,
     /// Asks targets.
     pub checker: Checker,
-    /// The state file.
-    pub state_file: PathBuf,
+    /// What the last agent wrote down, and this one shall.
+    pub files: Files,
 }
 
 fn limits(data_path: &DataPath) -> Limits {
@@ -100,11 +99,11 @@ fn limits(data_path: &DataPath) -> Limits {
 }
 
 /// Reads the maps back; nobody else writes them, and readers of what was written last are waited for.
-fn adopt(data_path: &DataPath, saved: &Saved) -> anyhow::Result<Control> {
+fn adopt(data_path: &DataPath, slots: &slots::Saved) -> anyhow::Result<Control> {
     data_path.maps.wait_for_readers().context("waiting for a grace period")?;
     let dump = data_path.maps.dump().context("reading the maps back")?;
     let limits = limits(data_path);
-    Ok(Control::adopt(limits, Contents::read(dump, &limits)?, &saved.slots))
+    Ok(Control::adopt(limits, Contents::read(dump, &limits)?, slots))
 }
 
 impl Reconcile {
@@ -113,18 +112,15 @@ impl Reconcile {
     /// # Errors
     /// The maps cannot be read.
     pub fn begin(start: Start) -> anyhow::Result<Self> {
-        let Start { node, flags, vip_source, data_path, uplinks, host, checker, state_file } = start;
-        let remembered = saved::read(&state_file);
-        let control = if data_path.adopted {
-            adopt(&data_path, &remembered)?
-        } else {
-            Control::new(limits(&data_path))
-        };
+        let Start { node, flags, vip_source, data_path, uplinks, host, checker, files } = start;
+        let (memory, health, slots) = Memory::read(files);
+        let control =
+            if data_path.adopted { adopt(&data_path, &slots)? } else { Control::new(limits(&data_path)) };
         let mut new = Self {
             node,
             sources: Sources::default(),
             model: Model::default(),
-            health: Health::restored(remembered.health.clone(), Timestamp::now()),
+            health: Health::restored(health, Timestamp::now()),
             control,
             data_path,
             uplinks,
@@ -134,16 +130,14 @@ impl Reconcile {
             written: false,
             flags,
             vip_source,
-            remembered,
+            memory,
             checker,
             elapsed: Epoch::default(),
+            void: 0,
             shortfalls: Vec::new(),
             machine: Vec::new(),
-            state_file,
-            unsaved: false,
             partial: false,
             unwritten: None,
-            last_save: None,
         };
         new.partial = new.data_path.adopted;
         Ok(new)
@@ -182,19 +176,20 @@ impl Reconcile {
         let settings = Settings {
             node_name: Some(self.node.clone()),
             vips,
-            remembered: self.remembered.vips.clone(),
+            remembered: self.memory.vips.clone(),
             ..self.flags.clone()
         };
-        let previous = self.written.then_some(&self.model);
-        let model = translate(&self.sources.inputs, &settings, previous);
-        if self.written && model == self.model {
+        let mut model = translate(&self.sources.inputs, &settings, Some(&self.memory.previous(&self.model)));
+        if self.written && model == self.model && !self.partial {
             return None;
         }
         for problem in model.problems.iter().filter(|problem| !self.model.problems.contains(problem)) {
             log(problem);
         }
+        self.memory.compare(&mut self.model, &mut model);
         self.model = model;
-        self.unsaved = true;
+        self.partial &= self.is_unreadable();
+        self.memory.forget(&self.model, self.partial);
         let waits = self.weigh(seen);
         self.save_soon();
         waits
@@ -202,7 +197,11 @@ impl Reconcile {
 
     /// Targets, checks and maps follow the model.
     fn weigh(&mut self, seen: Instant) -> Option<Epoch> {
-        self.health.update(&self.model, Timestamp::now());
+        if self.partial {
+            self.health.update_keeping(&self.model, Timestamp::now());
+        } else {
+            self.health.update(&self.model, Timestamp::now());
+        }
         self.checker.set(health::checks(&self.model, &self.health));
         self.write(seen)
     }
@@ -220,7 +219,7 @@ impl Reconcile {
                 let (state, target) = (status.state().word(), key.socket());
                 tracing::info!(group = &*group, %target, state, why = status.description(), "target");
             }
-            self.unsaved = true;
+            self.memory.unsaved = true;
         }
         if !changed {
             return None;
@@ -233,7 +232,7 @@ impl Reconcile {
 
     /// A drain has ended, or so it was thought.
     pub fn deadline(&mut self) -> Option<Epoch> {
-        self.unsaved = true;
+        self.memory.unsaved = true;
         self.weigh(Instant::now())
     }
 
@@ -241,7 +240,6 @@ impl Reconcile {
     fn write(&mut self, seen: Instant) -> Option<Epoch> {
         let node_vip = self.vip_source == VipSource::Node;
         let forwardings = health::forwardings(&self.model, &self.health, |_| node_vip);
-        self.partial &= self.is_unreadable();
         let planned = if self.partial {
             self.control.apply_keeping(forwardings, self.elapsed)
         } else {
@@ -260,16 +258,19 @@ impl Reconcile {
         if self.unwritten.is_some() { self.write(Instant::now()) } else { None }
     }
 
-    /// Something that an earlier agent may have served cannot be read, or cannot be built, now.
+    /// Something that an earlier agent may have served cannot be read now, or cannot be built and it is unknown how it was.
     fn is_unreadable(&self) -> bool {
         let unread = |it: &Problem| matches!(it.reason.as_str(), "UnreadableManifest" | "InvalidObject");
         let refused = |it: &Problem| it.effect == Effect::LoadBalancerRefused;
-        self.sources.problems.iter().any(unread) || self.model.problems.iter().any(refused)
+        let unknown = !self.memory.is_whole() && self.model.problems.iter().any(refused);
+        self.sources.problems.iter().any(unread) || unknown
     }
 
     /// A grace period has passed: what nothing leads to any more may be used again.
     pub fn grace(&mut self, epoch: Epoch) -> Option<Epoch> {
-        self.elapsed = self.elapsed.max(epoch);
+        // A grace period that an earlier control asked for says nothing of this one's steps.
+        let epoch = epoch.0.checked_sub(self.void).filter(|epoch| *epoch > 0)?;
+        self.elapsed = self.elapsed.max(Epoch(epoch));
         let planned = self.control.change(Change::default(), self.elapsed);
         self.run(&planned)
     }
@@ -278,7 +279,7 @@ impl Reconcile {
         if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path.maps, step)) {
             tracing::error!(%error, "a map could not be written; reading the maps back");
             self.unwritten = Some(machine::unwritten(&self.node, &error));
-            self.readopt();
+            self.readopt(planned.epoch);
             return None;
         }
         self.unwritten = None;
@@ -290,15 +291,16 @@ impl Reconcile {
                 shortfall.problem(owner.unwrap_or_else(|| format!("Node {}", self.node)))
             })
             .collect();
-        planned.waiting.then_some(planned.epoch)
+        planned.waiting.then_some(Epoch(self.void + planned.epoch.0))
     }
 
     /// After a failed write only the maps themselves know what they hold; the next turn mends the rest.
-    fn readopt(&mut self) {
-        match adopt(&self.data_path, &self.saved()) {
+    fn readopt(&mut self, last: Epoch) {
+        match adopt(&self.data_path, &self.control.saved()) {
             Ok(control) => {
                 self.control = control;
                 self.elapsed = Epoch::default();
+                self.void += last.0;
             }
             Err(error) => tracing::error!(%error, "reading the maps back failed"),
         }
@@ -340,30 +342,6 @@ impl Reconcile {
             (self.uplinks.are_attached(&self.data_path.links), "interfaces: not all attached"),
         ];
         checks.into_iter().filter(|(done, _)| !done).map(|(_, what)| what.to_owned()).collect()
-    }
-
-    fn saved(&self) -> Saved {
-        let vips = crate::vips::Allocations::of(&self.model.load_balancers).or(&self.remembered.vips);
-        Saved { vips, health: self.health.saved(), slots: self.control.saved() }
-    }
-
-    /// Writes the state file now, unless that is where most of the time would go; the next tick does it then.
-    fn save_soon(&mut self) {
-        if self.last_save.is_none_or(|(at, took)| at.elapsed() > 10 * took) {
-            self.save();
-        }
-    }
-
-    /// Writes the state file if anything in it may have changed.
-    pub fn save(&mut self) {
-        if !std::mem::take(&mut self.unsaved) || !self.written {
-            return;
-        }
-        let began = Instant::now();
-        if let Err(error) = saved::write(&self.state_file, &self.saved()) {
-            tracing::warn!("{error:#}: a restart now would begin with fresh targets");
-        }
-        self.last_save = Some((Instant::now(), began.elapsed()));
     }
 }
 

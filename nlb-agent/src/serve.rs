@@ -72,7 +72,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         uplinks,
         host,
         checker: Checker::new(Prober::default(), sockets_allowed(), outcomes),
-        state_file: saved::path(&args.place.socket),
+        files: saved::Files::beside(&args.place.socket),
     })?;
     let (questions, asked) = mpsc::channel(64);
     let pinned = Arc::new(pinned);

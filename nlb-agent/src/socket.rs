@@ -10,13 +10,17 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::future::BoxFuture;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 
 /// What the socket and the metrics ask the running agent for.
@@ -59,6 +63,9 @@ impl View for Sample {
 /// `sun_path` of `sockaddr_un` without the 0 at its end (unix(7)): a longer path can be made by moving, but nobody could connect to it.
 const LONGEST: usize = 107;
 
+/// A killed agent is gone for whoever killed it before the kernel has taken its lock and its socket from it.
+const DYING: Duration = Duration::from_secs(2);
+
 /// A socket that is open for business; its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Socket {
@@ -82,8 +89,8 @@ impl Drop for SocketFile {
 }
 
 impl Socket {
-    /// Opens the socket at `path`, which at no moment anybody but its owner can connect to; a dead agent's is replaced.
-    /// Needs a tokio runtime.
+    /// Opens the socket at `path`, which at no moment anybody but its owner can connect to; a dead agent's is replaced,
+    /// and one that is just dying is given two seconds. Needs a tokio runtime.
     ///
     /// # Errors
     /// Another agent holds it, something else than a socket is there, or the folder cannot be written.
@@ -98,8 +105,7 @@ impl Socket {
         DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(|| {
             format!("cannot create the folder {} for the agent's socket", folder.display())
         })?;
-        let lock = lock(path)?;
-        refuse_what_is_not_stale(path)?;
+        let lock = take_over(path)?;
         let listener = bind_private(folder, path)
             .with_context(|| format!("cannot open the agent's socket {}", path.display()))?;
         Ok(Self { listener, file: SocketFile { path: path.to_owned(), _lock: lock } })
@@ -115,7 +121,23 @@ impl Socket {
     }
 }
 
-fn lock(path: &Path) -> anyhow::Result<File> {
+/// Takes the lock once nobody answers at `path` any more, or says who does.
+fn take_over(path: &Path) -> anyhow::Result<File> {
+    let (lock, until) = (lock_file(path)?, Instant::now() + DYING);
+    let mut waiting = false;
+    while let Some(other) = holder(path, &lock)? {
+        if Instant::now() >= until {
+            bail!("{}", taken(path, &other));
+        }
+        if !std::mem::replace(&mut waiting, true) {
+            tracing::info!(path = %path.display(), %other, "another agent has the socket; it may be about to end");
+        }
+        thread::sleep(DYING / 100);
+    }
+    Ok(lock)
+}
+
+fn lock_file(path: &Path) -> anyhow::Result<File> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
@@ -125,20 +147,45 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         .write(true)
         // Whoever may open it may hold it, and keep the agent from starting.
         .mode(0o600)
-        .open(&beside)
-        .with_context(|| format!("cannot open {}", beside.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("{}", taken(path)),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", beside.display()))
+        .open(&beside);
+    file.with_context(|| format!("cannot open {}", beside.display()))
+}
+
+/// The agent that has the lock or answers at the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// Its process id, as this process may call it.
+    Process(i32),
+    /// Nobody says who it is.
+    Unknown,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(id) => write!(f, "process {id}"),
+            Self::Unknown => f.write_str("a process that does not say its number"),
         }
     }
 }
 
-fn refuse_what_is_not_stale(path: &Path) -> anyhow::Result<()> {
+/// Who is in the way; with `None` the lock is ours.
+fn holder(path: &Path, lock: &File) -> anyhow::Result<Option<Holder>> {
+    let locked = match lock.try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock the one beside {}", path.display()));
+        }
+    };
+    let listening = listening(path)?;
+    Ok(if locked { listening } else { listening.or(Some(Holder::Unknown)) })
+}
+
+/// Who listens at `path`; a socket that a dead agent left has nobody.
+fn listening(path: &Path) -> anyhow::Result<Option<Holder>> {
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
         Ok(found) if !found.file_type().is_socket() => {
             bail!(
@@ -148,15 +195,15 @@ fn refuse_what_is_not_stale(path: &Path) -> anyhow::Result<()> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => bail!("{}", taken(path)),
-        Err(_) => Ok(()),
-    }
+    let Ok(stream) = UnixStream::connect(path) else { return Ok(None) };
+    // The kernel noted it when the other began to listen; 0 is somebody in another container.
+    let id = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid()).unwrap_or(0);
+    Ok(Some(if id > 0 { Holder::Process(id) } else { Holder::Unknown }))
 }
 
-fn taken(path: &Path) -> String {
+fn taken(path: &Path, other: &Holder) -> String {
     format!(
-        "another agent is running: it answers at {}. Stop it first, or give this one its own --socket and --pin-path",
+        "another agent is running: {other} holds {}. Stop it first, or give this one its own --socket and --pin-path",
         path.display()
     )
 }

@@ -142,7 +142,7 @@ fn target_group(it: &TargetGroup) -> TargetGroupOut<'_> {
     TargetGroupOut {
         name: &it.name,
         protocol: it.protocol,
-        target_type: it.target_type,
+        target_type: it.target_type.word(),
         target_port: &it.target_port,
         health_check: health_check(&it.health_check),
         preserve_client_ip: it.preserve_client_ip,

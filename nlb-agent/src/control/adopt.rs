@@ -1,10 +1,11 @@
 //! Takes over maps as another agent left them: what is coherent keeps its place, the next plan mends the rest.
 
-use super::{Control, Path, Seat, rings::Rings};
+use super::{Change, Control, Path, Planned, Seat, rings::Rings};
 use crate::capacity::Limits;
 use crate::contents::arena::{Arena, Region};
 use crate::contents::bits::Bits;
 use crate::contents::{Contents, member_words, target_key};
+use crate::model::Forwarding;
 use crate::plan::Edits;
 use crate::slots::{Epoch, Known, Occupant, Pool, Saved, SavedSlot};
 use nlb_common::layout::{ListenerKey, Slot, TARGET_FILTER_BITS, VIP_FILTER_BITS, Vip};
@@ -46,6 +47,14 @@ impl Control {
         control.adopt_paths();
         control.adopt_users();
         control
+    }
+
+    /// As [`Control::apply`], but listeners that were adopted and never named since go on as they are: for a start at which
+    /// not everything can be read.
+    pub fn apply_keeping(&mut self, forwardings: Vec<Forwarding>, elapsed: Epoch) -> Planned {
+        let named: HashSet<ListenerKey> = forwardings.iter().map(|it| it.listener).collect();
+        let removed = self.wanted.keys().filter(|key| !named.contains(key)).copied().collect();
+        self.change(Change { put: self.changed(forwardings), removed }, elapsed)
     }
 
     /// Keeps the rings and members that listeners are led to, where these are sound.

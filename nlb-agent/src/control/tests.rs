@@ -295,6 +295,11 @@ proptest! {
             all
         };
         prop_assert_eq!(sorted(&again), sorted(&control));
+        // What was named since and is no longer goes at once.
+        let fewer = some[..some.len() / 2].to_vec();
+        again.apply_keeping(fewer.clone(), Epoch(0));
+        let left = |it: &Forwarding| !some.contains(it) || fewer.contains(it);
+        prop_assert!(all.iter().all(|it| again.listener(&it.listener).is_some() == left(it)));
         // Once everything can be read, what is gone goes.
         let planned = again.apply(some.clone(), Epoch(0));
         let mut kernel = Kernel::new(kernel.maps);

@@ -40,16 +40,16 @@ pub struct SavedTarget {
 
 impl Health {
     /// What was saved. Every target stays as it was until its next check has ended. Call [`Health::update`] before anything
-    /// else, and only with a model of inputs that were read in full: what that model does not name begins to drain, and
-    /// groups that it does not name are forgotten. Times in the future, because the clock was set back, count as now.
+    /// else, but only with a model of inputs that were read in full: what that model does not name begins to drain, and
+    /// groups that it does not name are forgotten. Until then [`Health::update_keeping`] is right. Times in the future, because the clock was set back, count as now.
     pub fn restored(saved: Saved, now: Timestamp) -> Self {
         let groups = saved.groups.into_iter().map(|group| {
             let targets = group.targets.into_iter().map(|target| {
                 let key = TargetKey { ip: target.ip, port: target.port, uid: target.uid };
-                (key, not_after(target.status, now))
+                (key, Status { restored: true, ..not_after(target.status, now) })
             });
             let targets = targets.collect();
-            (group.name, Group { owner: group.owner, targets, ..Group::default() })
+            (group.name, Group { restored: true, owner: group.owner, targets, ..Group::default() })
         });
         Self { groups: groups.collect() }
     }

@@ -18,6 +18,8 @@ pub struct Health {
 /// One target group as health needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Group {
+    /// As an earlier agent left it: no model has named it since.
+    pub(super) restored: bool,
     /// UID of the Service; another one is another Service of the same name, whose targets begin anew.
     pub(super) owner: Option<String>,
     pub(super) targets: BTreeMap<TargetKey, Status>,
@@ -54,16 +56,27 @@ impl Health {
     /// Brings every target in line with the model and with the time: registers, drains, removes, ends drains and the grace
     /// of unhealthy targets. May be called with the same model any number of times.
     pub fn update(&mut self, model: &Model, now: Timestamp) {
+        self.follow(model, false, now);
+    }
+
+    /// As [`Self::update`], but what was restored and never named since stays as it is: for a start at which not everything
+    /// can be read.
+    pub fn update_keeping(&mut self, model: &Model, now: Timestamp) {
+        self.follow(model, true, now);
+    }
+
+    fn follow(&mut self, model: &Model, keeping: bool, now: Timestamp) {
         let used = groups_in_use(model);
         let mut before = std::mem::take(&mut self.groups);
         for load_balancer in &model.load_balancers {
             for group in &load_balancer.target_groups {
                 let known = before.remove_entry(&group.name);
                 let (name, mut known) = known.unwrap_or_else(|| (group.name.clone(), Group::default()));
-                known.update(load_balancer, group, used.contains(group.name.as_str()), now);
+                known.update(load_balancer, group, used.contains(group.name.as_str()), keeping, now);
                 self.groups.insert(name, known);
             }
         }
+        self.groups.extend(before.into_iter().filter(|(_, group)| keeping && group.restored));
     }
 
     /// As [`Self::update`], for these load balancers of the model alone: no other has changed, and none is new or gone.
@@ -78,14 +91,15 @@ impl Health {
                 let used = leads_to(load_balancer, &group.name)
                     || model.load_balancers.iter().any(|other| leads_to(other, &group.name));
                 let known = self.groups.entry(group.name.clone()).or_default();
-                known.update(load_balancer, group, used, now);
+                known.update(load_balancer, group, used, false, now);
             }
         }
     }
 
     /// The groups that [`Self::update`] would find a drain or a grace ended in.
     pub fn due(&self, now: Timestamp) -> HashSet<String> {
-        let due = self.groups.iter().filter(|(_, group)| group.next_deadline().is_some_and(|at| at <= now));
+        let followed = self.groups.iter().filter(|(_, group)| !group.restored);
+        let due = followed.filter(|(_, group)| group.next_deadline().is_some_and(|at| at <= now));
         due.map(|(name, _)| name.clone()).collect()
     }
 
@@ -108,7 +122,8 @@ impl Health {
     /// When [`Self::update`] must be called next although nothing else happens: the earliest end of a drain, or of the
     /// grace of an unhealthy target's flows.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.groups.values().filter_map(Group::next_deadline).min()
+        let followed = self.groups.values().filter(|group| !group.restored);
+        followed.filter_map(Group::next_deadline).min()
     }
 
     /// A target's status.
@@ -164,7 +179,15 @@ impl Group {
         self.standings(family).choice(self.settings.minimum)
     }
 
-    fn update(&mut self, load_balancer: &LoadBalancer, group: &TargetGroup, used: bool, now: Timestamp) {
+    fn update(
+        &mut self,
+        load_balancer: &LoadBalancer,
+        group: &TargetGroup,
+        used: bool,
+        keeping: bool,
+        now: Timestamp,
+    ) {
+        self.restored = false;
         self.settings = Settings::of(group);
         let reborn = matches!((&self.owner, &load_balancer.uid), (Some(old), Some(new)) if old != new);
         self.owner.clone_from(&load_balancer.uid);
@@ -180,7 +203,9 @@ impl Group {
         if !reborn {
             self.targets.extend(before.into_iter().filter(|(_, status)| status.is_placed()).map(
                 |(key, mut status)| {
-                    status.see(None, 0, now);
+                    if !(keeping && status.restored) {
+                        status.see(None, 0, now);
+                    }
                     (key, status)
                 },
             ));
@@ -250,7 +275,8 @@ fn seen(known: Option<Status>, target: &Target, used: bool, reborn: bool, now: T
     if let Some(cause) = idle {
         let known =
             known.filter(|known| known.life == Life::Unused(Reason::NotInUse) && known.cause == cause);
-        return known.unwrap_or_else(|| Status::unused(cause, now));
+        let known = known.unwrap_or_else(|| Status::unused(cause, now));
+        return Status { restored: false, ..known };
     }
     let mut status = match known {
         Some(known) if reborn => Status::registered(known.incarnation.wrapping_add(1), now),

@@ -87,8 +87,12 @@ pub struct Status {
     /// The inputs' own word, given anew with every model.
     #[serde(skip, default = "gone")]
     pub(super) conditions: Conditions,
-    #[serde(skip)]
+    /// Theirs too, but a restarted agent may have to do without them for a while.
+    #[serde(default)]
     pub(super) weight: u32,
+    /// As an earlier agent left it: no model has named it since.
+    #[serde(skip)]
+    pub(super) restored: bool,
 }
 
 fn gone() -> Conditions {
@@ -111,6 +115,7 @@ impl Status {
             tally: Tally::default(),
             conditions: gone(),
             weight: 0,
+            restored: false,
         }
     }
 
@@ -220,6 +225,7 @@ impl Status {
     pub(super) fn see(&mut self, conditions: Option<Conditions>, weight: u32, now: Timestamp) {
         self.conditions = conditions.unwrap_or(gone());
         self.weight = weight;
+        self.restored = false;
         let departure = conditions.map_or(Some(Departure::Gone), Departure::of);
         match (self.life, departure) {
             (Life::Registered, None) | (Life::Unused(_), Some(_)) => {}

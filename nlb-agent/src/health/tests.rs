@@ -27,7 +27,7 @@ pub(super) fn group(name: &str, targets: Vec<Target>) -> TargetGroup {
     TargetGroup {
         name: name.to_owned(),
         protocol: Protocol::Tcp,
-        target_type: "ip",
+        target_type: TargetType::Ip,
         target_port: PortRef::Number(8080),
         health_check: HealthCheck { healthy_threshold: 3, unhealthy_threshold: 2, ..HealthCheck::default() },
         preserve_client_ip: false,
@@ -339,4 +339,56 @@ fn weighted_groups_share_by_weight_and_a_group_of_nobody_gives_way() {
     let forwarding = only(&model, &fresh(&model));
     let shares: Vec<u32> = forwarding.targets.iter().map(|placed| placed.share).collect();
     assert_eq!((forwarding.registered, shares), (4, vec![3_000_000, 333_333, 333_333, 333_333]));
+}
+
+/// Target 0 is healthy, 1 unhealthy, 2 healthy; then the agent begins anew.
+fn restarted() -> Health {
+    let model = web(&[READY, READY, READY]);
+    let mut health = fresh(&model);
+    say(&mut health, 0, &[Outcome::Passed], at(1));
+    say(&mut health, 1, &[refused(), refused()], at(1));
+    say(&mut health, 2, &[Outcome::Passed], at(1));
+    let written = serde_json::to_string(&health.saved()).unwrap();
+    Health::restored(serde_json::from_str(&written).unwrap(), at(2))
+}
+
+fn states(health: &Health) -> Vec<State> {
+    health.targets(GROUP).map(|(_, status)| status.state()).collect()
+}
+
+#[test]
+fn what_a_restarted_agent_cannot_read_yet_stays_as_it_was_and_is_checked() {
+    let mut health = restarted();
+    let before = health.saved();
+    health.update_keeping(&Model::default(), at(3));
+    assert_eq!(health.saved(), before, "a group that no file names");
+    assert_eq!(health.next_deadline(), None);
+    // Half of the endpoints can be read.
+    let some = web(&[READY, READY]);
+    health.update_keeping(&some, at(1000));
+    assert_eq!(states(&health), [State::Healthy, State::Unhealthy, State::Healthy]);
+    assert_eq!(takers(&some, &health), [0, 2]);
+    assert_eq!(only(&some, &health).registered, 3);
+    let asked: Vec<TargetKey> = checks(&some, &health).into_iter().map(|check| check.key).collect();
+    assert_eq!(asked, [key(0), key(1), key(2)]);
+    // What was named since and is no longer drains; what was not yet fails its checks like any other.
+    let fewer = web(&[READY]);
+    health.update_keeping(&fewer, at(1001));
+    assert_eq!(states(&health), [State::Healthy, State::Draining, State::Healthy]);
+    say(&mut health, 2, &[refused(), refused()], at(1002));
+    assert_eq!(takers(&fewer, &health), [0]);
+    // Everything is read: now the absent one is gone.
+    health.update(&fewer, at(1003));
+    assert_eq!(states(&health), [State::Healthy, State::Draining, State::Draining]);
+}
+
+#[test]
+fn groups_that_were_named_since_the_restart_are_not_kept() {
+    let mut health = restarted();
+    health.update_keeping(&web(&[READY]), at(3));
+    health.update_keeping(&Model::default(), at(4));
+    assert_eq!(states(&health), []);
+    let mut health = restarted();
+    health.update(&Model::default(), at(3));
+    assert_eq!(states(&health), []);
 }

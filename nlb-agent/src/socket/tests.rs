@@ -46,13 +46,27 @@ async fn only_its_owner_may_connect_and_nothing_is_left_behind() {
     assert!(!path.exists());
 }
 
-#[tokio::test]
-async fn a_living_agent_is_not_pushed_aside() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_living_agent_is_named_and_not_pushed_aside() {
     let (_folder, path) = folder();
     served(&path);
+    let began = Instant::now();
     let error = Socket::open(&path).unwrap_err().to_string();
     assert!(error.contains("another agent is running") && error.contains("--socket"), "{error}");
+    assert!(error.contains(&format!("process {} holds", std::process::id())), "{error}");
+    assert!((DYING..DYING * 4).contains(&began.elapsed()), "refused after {:?}", began.elapsed());
     assert!(ask(&path, "/status", &()).await.is_ok(), "the first one still answers");
+}
+
+#[tokio::test]
+async fn a_lock_without_a_listener_is_an_agents_that_begins() {
+    let (_folder, path) = folder();
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    let other = lock_file(&path).unwrap();
+    other.lock().unwrap();
+    let error = Socket::open(&path).unwrap_err().to_string();
+    assert!(error.contains("another agent is running: a process that does not say its number"), "{error}");
+    assert!(!path.exists());
 }
 
 #[tokio::test]
@@ -61,6 +75,37 @@ async fn a_listener_without_our_lock_is_a_living_one_too() {
     std::fs::create_dir(path.parent().unwrap()).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     assert!(Socket::open(&path).unwrap_err().to_string().contains("another agent is running"));
+}
+
+/// Opens the socket while `other` lives on for half a second.
+async fn opened_beside<T: Send + 'static>(path: &Path, other: T) {
+    let dying = thread::spawn(move || {
+        thread::sleep(DYING / 4);
+        drop(other);
+    });
+    let began = Instant::now();
+    let socket = Socket::open(path).unwrap();
+    assert!((DYING / 4..DYING).contains(&began.elapsed()), "opened after {:?}", began.elapsed());
+    dying.join().unwrap();
+    tokio::spawn(socket.serve(Arc::new(Fixed::default())));
+    assert!(ask(path, "/status", &()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_dying_agents_lock_is_waited_for() {
+    let (_folder, path) = folder();
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    let lock = lock_file(&path).unwrap();
+    lock.lock().unwrap();
+    opened_beside(&path, lock).await;
+}
+
+#[tokio::test]
+async fn a_dying_agents_socket_is_waited_for() {
+    let (_folder, path) = folder();
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    opened_beside(&path, listener).await;
 }
 
 #[tokio::test]

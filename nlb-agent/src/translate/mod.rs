@@ -244,7 +244,7 @@ fn target_group(
     TargetGroup {
         name: targets::group_name(name, port.number, protocol),
         protocol,
-        target_type: kind.word(),
+        target_type: kind,
         target_port: port.target.clone(),
         health_check: health_check.clone(),
         preserve_client_ip: attributes.preserve_client_ip,

@@ -1,5 +1,6 @@
 //! What of the command line and of the node decides how manifests are read.
 
+pub use crate::model::TargetType;
 use crate::model::{Protocol, Scheme};
 use crate::vips::{Allocations, Pools};
 use std::net::IpAddr;
@@ -41,25 +42,6 @@ impl Default for Settings {
             vips: Vips::None,
             remembered: Allocations::default(),
             source_ranges_enforced: false,
-        }
-    }
-}
-
-/// AWS's words; both mean pod addresses here, they only set defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetType {
-    /// The controller's own default.
-    Instance,
-    /// The client's address is not kept for TCP unless asked for.
-    Ip,
-}
-
-impl TargetType {
-    /// The annotation's word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Instance => "instance",
-            Self::Ip => "ip",
         }
     }
 }

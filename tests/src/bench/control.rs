@@ -3,7 +3,6 @@
 use std::future::pending;
 use std::hint::black_box;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ use nlb_agent::inputs::{Inputs, Object};
 use nlb_agent::manifests::{Sources, parse};
 use nlb_agent::model::HealthCheck;
 use nlb_agent::reconcile::{Reconcile, Start};
+use nlb_agent::saved::Files;
 use nlb_agent::slots::Epoch;
 use nlb_agent::uplinks::Uplinks;
 use nlb_agent::{ring, settings};
@@ -46,9 +46,9 @@ pub(crate) fn measure(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Control>> {
     let mut figures = Vec::new();
     if SCALE.into_iter().any(wanted) {
         let lab = Lab::new(0)?;
-        let (pins, state) = (lab.pins(), lab.folder().join("state.json"));
+        let (pins, files) = (lab.pins(), Files::beside(&lab.folder().join("agent.sock")));
         // The node's own address is every Service's VIP: a pool has no 10 000 of them in the maps.
-        let at_scale = lab.node.enter(move || scale(&Options::new(&pins), state))?;
+        let at_scale = lab.node.enter(move || scale(&Options::new(&pins), files))?;
         figures.extend(at_scale.context("at 10 000 Services")?.into_iter().filter(|it| wanted(it.case)));
     }
     if wanted("ring-1000") {
@@ -85,11 +85,11 @@ impl Ask for Silent {
     }
 }
 
-fn scale(options: &Options, state_file: PathBuf) -> Result<Vec<Control>> {
+fn scale(options: &Options, files: Files) -> Result<Vec<Control>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
     let (mut sources, parsing) = sources()?;
-    let mut agent = agent(&runtime, options, state_file)?;
+    let mut agent = agent(&runtime, options, files)?;
     let began = Instant::now();
     let waits = agent.read(sources.clone(), began);
     let cold = began.elapsed().as_secs_f64();
@@ -136,7 +136,7 @@ struct Flags {
 }
 
 /// An agent as `nlb-agent run --vip node` makes it, attached to nothing.
-fn agent(runtime: &tokio::runtime::Runtime, options: &Options, state_file: PathBuf) -> Result<Reconcile> {
+fn agent(runtime: &tokio::runtime::Runtime, options: &Options, files: Files) -> Result<Reconcile> {
     let (outcomes, _) = mpsc::unbounded_channel();
     let flags = Flags::try_parse_from(["bench", "--node-name", NODE_NAME])?;
     Reconcile::begin(Start {
@@ -147,7 +147,7 @@ fn agent(runtime: &tokio::runtime::Runtime, options: &Options, state_file: PathB
         uplinks: Uplinks::new(vec![UPLINK.to_owned()], Vec::new(), XdpMode::Auto),
         host: runtime.block_on(Host::read(&options.pin_path))?,
         checker: Checker::new(Silent, 1, outcomes),
-        state_file,
+        files,
     })
 }
 

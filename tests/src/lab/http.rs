@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::Namespace;
 
@@ -185,9 +185,56 @@ impl Drop for Load {
     }
 }
 
+/// A connect that takes so long is a slow one.
+const SLOW: Duration = Duration::from_millis(200);
+/// What a machine that pauses does to one connect, it does to others within this time.
+const BESIDE: Duration = Duration::from_millis(300);
+
+/// Fails if an attempt failed, or connected slowly: only where a direct connect beside it was slow as well has the machine
+/// paused and not nlb. A second is a SYN sent again: one was lost, whatever the machine did.
+pub fn nothing_lost(attempts: &[Attempt], direct: &[Attempt]) -> Result<()> {
+    let is_slow = |attempt: &&Attempt| attempt.connect >= SLOW;
+    let pauses: Vec<&Attempt> = direct.iter().filter(is_slow).collect();
+    let slow: Vec<&Attempt> = attempts.iter().filter(is_slow).collect();
+    let (all, compared) = (attempts.len(), direct.len());
+    println!("slow: {} of {all} connects, {} of {compared} direct ones", slow.len(), pauses.len());
+    for attempt in attempts.iter().chain(direct) {
+        ensure!(attempt.outcome.is_ok() && attempt.connect < SLOW * 5, "lost: {attempt:?}");
+    }
+    for attempt in slow {
+        let beside = |it: &&Attempt| {
+            it.at + it.connect + BESIDE > attempt.at && it.at < attempt.at + attempt.connect + BESIDE
+        };
+        ensure!(pauses.iter().any(beside), "no direct connect was slow beside {attempt:?}");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_connect_is_excused_only_by_a_direct_one_beside_it() {
+        let client: SocketAddr = "198.51.100.7:40000".parse().unwrap();
+        let answer = Answer { pod: "pod1".into(), seen: client, client };
+        let attempt = |at, connect| Attempt {
+            at: Duration::from_millis(at),
+            to: client,
+            connect: Duration::from_millis(connect),
+            total: Duration::from_millis(connect),
+            outcome: Ok(answer.clone()),
+        };
+        let (slow, quick) = (attempt(1000, 250), attempt(1000, 199));
+        assert!(nothing_lost(std::slice::from_ref(&quick), &[]).is_ok());
+        assert!(nothing_lost(&[slow.clone()], std::slice::from_ref(&quick)).is_err());
+        assert!(nothing_lost(&[slow.clone()], &[attempt(1500, 200)]).is_ok());
+        assert!(nothing_lost(&[slow.clone()], &[attempt(500, 210)]).is_ok());
+        assert!(nothing_lost(&[slow.clone()], &[attempt(1600, 900), attempt(400, 250)]).is_err());
+        assert!(nothing_lost(&[attempt(1000, 1001)], &[attempt(1000, 999)]).is_err());
+        let failed = Attempt { outcome: Err(Failure::Refused), ..quick };
+        assert!(nothing_lost(&[failed], &[slow]).is_err());
+    }
 
     #[test]
     fn an_answer_is_read_only_from_a_success() {

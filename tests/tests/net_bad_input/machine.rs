@@ -109,7 +109,8 @@ fn a_second_agent_on_the_same_pins_is_refused_and_the_first_goes_on() -> Result<
     let mut command = scene.agent.command("run");
     command.arg("--manifests").arg(scene.manifests.folder()).args(["--http", "none"]);
     let said = ended_badly(&mut command)?;
-    ensure!(said.contains("another agent is running"), "{said}");
+    let first = format!("another agent is running: process {} holds", scene.agent.id().context("it runs")?);
+    ensure!(said.contains(&first), "{said}");
     ensure!(scene.agent.ended()?.is_none(), "the first agent is gone");
     scene.answers(GOOD)?;
     witness.nothing_failed()
