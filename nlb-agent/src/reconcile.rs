@@ -2,6 +2,7 @@
 
 mod machine;
 mod memory;
+mod problems;
 
 use crate::args::VipSource;
 use crate::bpf::DataPath;
@@ -12,20 +13,23 @@ use crate::contents::Contents;
 use crate::control::{Change, Control, Planned};
 use crate::health::{self, Checked, Checker, Health};
 use crate::host::Host;
+use crate::inputs::Inputs;
 use crate::manifests::Sources;
 use crate::metrics::Metrics;
-use crate::model::Model;
+use crate::model::{LoadBalancer, Model};
 use crate::plan::Step;
-use crate::problem::{Effect, Problem, Severity};
+use crate::problem::{Effect, Problem};
 use crate::saved::Files;
 use crate::slots::{self, Epoch};
-use crate::translate::{Settings, translate};
+use crate::translate::{Extent, Renewal, Settings, Translation};
 use crate::uplinks::Uplinks;
 use crate::{bpf, settings};
 use anyhow::Context;
+use itertools::Itertools;
 use jiff::Timestamp;
 use memory::Memory;
-use std::collections::{BTreeMap, BTreeSet};
+use problems::log;
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// Everything that the agent holds.
@@ -35,7 +39,7 @@ pub struct Reconcile {
     /// What the manifests say.
     pub sources: Sources,
     /// What that means.
-    pub model: Model,
+    translation: Translation,
     /// How the targets are.
     pub health: Health,
     /// What the maps hold.
@@ -119,7 +123,7 @@ impl Reconcile {
         let mut new = Self {
             node,
             sources: Sources::default(),
-            model: Model::default(),
+            translation: Translation::of(&Inputs::default(), &flags, None),
             health: Health::restored(health, Timestamp::now()),
             control,
             data_path,
@@ -179,40 +183,68 @@ impl Reconcile {
             remembered: self.memory.vips.clone(),
             ..self.flags.clone()
         };
-        let mut model = translate(&self.sources.inputs, &settings, Some(&self.memory.previous(&self.model)));
-        if self.written && model == self.model && !self.partial {
+        let Renewal { extent, found } = self.renew(&settings);
+        if extent == Extent::Nothing && self.written && !self.partial {
             return None;
         }
-        for problem in model.problems.iter().filter(|problem| !self.model.problems.contains(problem)) {
-            log(problem);
-        }
-        self.memory.compare(&mut self.model, &mut model);
-        self.model = model;
-        self.partial &= self.is_unreadable();
-        self.memory.forget(&self.model, self.partial);
-        let waits = self.weigh(seen);
+        found.iter().for_each(log);
+        self.memory.note(&extent);
+        let waits = match extent {
+            Extent::Targets(places) => self.weigh_some(&places, seen),
+            Extent::Nothing | Extent::All => {
+                self.partial &= self.is_unreadable();
+                self.memory.forget(self.translation.model(), self.partial);
+                self.weigh(seen)
+            }
+        };
         self.save_soon();
         waits
     }
 
+    /// While the last agent's Services are not all read, what they were counts as what was built last.
+    fn renew(&mut self, settings: &Settings) -> Renewal {
+        let inputs = &self.sources.inputs;
+        if self.written && !self.partial {
+            return self.translation.renew(inputs, settings);
+        }
+        let new = Translation::of(inputs, settings, Some(&self.memory.previous(self.translation.model())));
+        self.translation.replace(new)
+    }
+
     /// Targets, checks and maps follow the model.
     fn weigh(&mut self, seen: Instant) -> Option<Epoch> {
+        let model = self.translation.model();
         if self.partial {
-            self.health.update_keeping(&self.model, Timestamp::now());
+            self.health.update_keeping(model, Timestamp::now());
         } else {
-            self.health.update(&self.model, Timestamp::now());
+            self.health.update(model, Timestamp::now());
         }
-        self.checker.set(health::checks(&self.model, &self.health));
+        self.checker.set(health::checks(model, &self.health));
         self.write(seen)
+    }
+
+    /// As [`Self::weigh`], for the targets of the load balancers at these places alone.
+    fn weigh_some(&mut self, places: &[usize], seen: Instant) -> Option<Epoch> {
+        let model = self.translation.model();
+        let changed = || places.iter().map(|place| &model.load_balancers[*place]);
+        self.health.update_some(changed(), model, Timestamp::now());
+        let mut groups = HashSet::new();
+        for group in changed().flat_map(|it| &it.target_groups) {
+            self.checker.set_group(&group.name, health::checks_of(group, &self.health));
+            groups.insert(group.name.clone());
+        }
+        self.write_some(&groups, seen)
     }
 
     /// Health checks have ended.
     pub fn checked(&mut self, all: impl IntoIterator<Item = Checked>) -> Option<Epoch> {
         let seen = Instant::now();
-        let mut changed = false;
+        let mut changed = HashSet::new();
         for Checked { group, key, outcome, .. } in all {
             let before = self.health.status(&group, &key).map(health::Status::state);
-            changed |= self.health.outcome(&group, &key, &outcome, Timestamp::now());
+            if self.health.outcome(&group, &key, &outcome, Timestamp::now()) {
+                changed.insert(group.to_string());
+            }
             if let Some(status) = self.health.status(&group, &key)
                 && before != Some(status.state())
             {
@@ -221,10 +253,10 @@ impl Reconcile {
             }
             self.memory.unsaved = true;
         }
-        if !changed {
+        if changed.is_empty() {
             return None;
         }
-        let waits = self.write(seen);
+        let waits = self.write_some(&changed, seen);
         // An agent that is killed a moment later must not find a target healthy again that is not.
         self.save_soon();
         waits
@@ -233,13 +265,22 @@ impl Reconcile {
     /// A drain has ended, or so it was thought.
     pub fn deadline(&mut self) -> Option<Epoch> {
         self.memory.unsaved = true;
-        self.weigh(Instant::now())
+        if self.partial {
+            return self.weigh(Instant::now());
+        }
+        let due = self.health.due(Timestamp::now());
+        let ended = |it: &LoadBalancer| it.target_groups.iter().any(|group| due.contains(&group.name));
+        self.weigh_some(&self.places(ended), Instant::now())
+    }
+
+    fn places(&self, wanted: impl Fn(&LoadBalancer) -> bool) -> Vec<usize> {
+        self.model().load_balancers.iter().positions(wanted).collect()
     }
 
     /// The maps follow model and health.
     fn write(&mut self, seen: Instant) -> Option<Epoch> {
         let node_vip = self.vip_source == VipSource::Node;
-        let forwardings = health::forwardings(&self.model, &self.health, |_| node_vip);
+        let forwardings = health::forwardings(self.translation.model(), &self.health, |_| node_vip);
         let planned = if self.partial {
             self.control.apply_keeping(forwardings, self.elapsed)
         } else {
@@ -253,6 +294,25 @@ impl Reconcile {
         waits
     }
 
+    /// As [`Self::write`], for the listeners that lead to these target groups alone.
+    fn write_some(&mut self, groups: &HashSet<String>, seen: Instant) -> Option<Epoch> {
+        if self.partial || self.unwritten.is_some() {
+            return self.write(seen);
+        }
+        let leads_there = |it: &LoadBalancer| {
+            it.listeners.iter().flat_map(|it| &it.forward).any(|it| groups.contains(&it.target_group))
+        };
+        let places = self.places(leads_there);
+        let model = self.translation.model();
+        let changed = places.iter().map(|place| &model.load_balancers[*place]);
+        let node_vip = self.vip_source == VipSource::Node;
+        let forwardings = health::forwardings_of(changed, &self.health, |_| node_vip);
+        let planned = self.control.apply_keeping(forwardings, self.elapsed);
+        let waits = self.run(&planned);
+        self.metrics.applied(seen.elapsed());
+        waits
+    }
+
     /// Tries a failed write again.
     pub fn retry(&mut self) -> Option<Epoch> {
         if self.unwritten.is_some() { self.write(Instant::now()) } else { None }
@@ -262,7 +322,7 @@ impl Reconcile {
     fn is_unreadable(&self) -> bool {
         let unread = |it: &Problem| matches!(it.reason.as_str(), "UnreadableManifest" | "InvalidObject");
         let refused = |it: &Problem| it.effect == Effect::LoadBalancerRefused;
-        let unknown = !self.memory.is_whole() && self.model.problems.iter().any(refused);
+        let unknown = !self.memory.is_whole() && self.model().problems.iter().any(refused);
         self.sources.problems.iter().any(unread) || unknown
     }
 
@@ -283,14 +343,7 @@ impl Reconcile {
             return None;
         }
         self.unwritten = None;
-        let owners = self.owners();
-        let lasting = planned.shortfalls.iter().filter(|shortfall| !shortfall.passing);
-        self.shortfalls = lasting
-            .map(|shortfall| {
-                let owner = owners.get(&shortfall.listener).cloned();
-                shortfall.problem(owner.unwrap_or_else(|| format!("Node {}", self.node)))
-            })
-            .collect();
+        self.shortfalls = self.lasting(&planned.shortfalls);
         planned.waiting.then_some(Epoch(self.void + planned.epoch.0))
     }
 
@@ -306,50 +359,14 @@ impl Reconcile {
         }
     }
 
-    /// `Service namespace/name` by listener.
-    fn owners(&self) -> BTreeMap<nlb_common::layout::ListenerKey, String> {
-        let mut owners = BTreeMap::new();
-        for it in &self.model.load_balancers {
-            for (vip, listener) in it.vips.iter().flat_map(|vip| it.listeners.iter().map(move |l| (vip, l))) {
-                let key = crate::model::listener_key(*vip, listener);
-                owners.insert(key, format!("Service {}/{}", it.namespace, it.name));
-            }
-        }
-        owners
+    /// What the sources mean.
+    pub fn model(&self) -> &Model {
+        self.translation.model()
     }
 
     /// When something is due although nothing happens: the end of a drain.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.health.next_deadline()
-    }
-
-    /// What users must fix, each thing once.
-    pub fn problems(&self) -> Vec<Problem> {
-        let all = self.sources.problems.iter().chain(&self.model.problems).chain(&self.shortfalls);
-        let all: BTreeSet<Problem> =
-            all.chain(&self.machine).chain(&self.unwritten).cloned().chain(self.uplinks.problems()).collect();
-        let mut all: Vec<Problem> = all.into_iter().collect();
-        all.sort_by(|a, b| (&a.object, &a.field, a).cmp(&(&b.object, &b.field, b)));
-        all
-    }
-
-    /// What `/readyz` waits for.
-    pub fn missing(&self) -> Vec<String> {
-        let checks = [
-            (self.sources.synced, "manifests: not read yet"),
-            (self.written, "maps: not written yet"),
-            (self.unwritten.is_none(), "maps: the last write failed, trying again"),
-            (self.uplinks.are_attached(&self.data_path.links), "interfaces: not all attached"),
-        ];
-        checks.into_iter().filter(|(done, _)| !done).map(|(_, what)| what.to_owned()).collect()
-    }
-}
-
-fn log(problem: &Problem) {
-    let Problem { severity, object, reason, message, .. } = problem;
-    match severity {
-        Severity::Warning => tracing::warn!(object, reason, "{message}"),
-        Severity::Normal => tracing::info!(object, reason, "{message}"),
     }
 }
 

@@ -51,7 +51,7 @@ pub fn snapshot(agent: &Reconcile, identity: &Identity, extra: &[crate::problem:
         reasons: reasons(&agent.data_path.maps),
         ..Snapshot::default()
     };
-    for load_balancer in &agent.model.load_balancers {
+    for load_balancer in &agent.model().load_balancers {
         for vip in &load_balancer.vips {
             for listener in &load_balancer.listeners {
                 add_listener(&mut snapshot, agent, load_balancer, *vip, listener);
@@ -78,7 +78,7 @@ fn tables(agent: &Reconcile) -> Vec<Table> {
 
 fn vips(agent: &Reconcile) -> Vec<report::Vip> {
     let held = agent.control.contents().vips.keys().map(|address| address.ip());
-    let asked_for = agent.model.load_balancers.iter().flat_map(|it| it.vips.iter().copied());
+    let asked_for = agent.model().load_balancers.iter().flat_map(|it| it.vips.iter().copied());
     let all: BTreeSet<IpAddr> = held.chain(asked_for).collect();
     let own = |vip| report::Vip {
         owner: Some(agent.node.clone()),

@@ -18,8 +18,8 @@ impl Reconcile {
 
     fn wanted_of_machine(&self) -> Wanted {
         let links = &self.data_path.links;
-        let groups = self.model.load_balancers.iter().flat_map(|it| &it.target_groups);
-        let listeners = self.model.load_balancers.iter().flat_map(|it| {
+        let groups = self.model().load_balancers.iter().flat_map(|it| &it.target_groups);
+        let listeners = self.model().load_balancers.iter().flat_map(|it| {
             it.vips.iter().flat_map(|vip| it.listeners.iter().map(move |listener| (*vip, listener)))
         });
         let notes = links.xdp().iter().map(|(name, xdp)| (name.clone(), xdp.notes.join("; ")));

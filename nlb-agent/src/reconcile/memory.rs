@@ -1,8 +1,9 @@
 //! What outlives the agent: written down as it changes, taken up by the next one.
 
 use super::Reconcile;
-use crate::model::{LoadBalancer, Model, Target};
+use crate::model::{LoadBalancer, Model};
 use crate::saved::{self, Files, LastGood, Saved};
+use crate::translate::Extent;
 use crate::vips::Allocations;
 use crate::{health, slots};
 use std::borrow::Cow;
@@ -48,13 +49,10 @@ impl Memory {
         Cow::Owned(Model { load_balancers, ..Model::default() })
     }
 
-    /// Notes whether anything but endpoints differs, without a copy of them all; `old` loses its targets.
-    pub(super) fn compare(&mut self, old: &mut Model, new: &mut Model) {
-        targets(old).for_each(Vec::clear);
-        let endpoints: Vec<Vec<Target>> = targets(new).map(std::mem::take).collect();
-        self.settings_unsaved |= old.load_balancers != new.load_balancers;
-        targets(new).zip(endpoints).for_each(|(place, endpoints)| *place = endpoints);
-        self.unsaved = true;
+    /// Notes what of the model may have changed: endpoints come and go all the time, and are not in the file of settings.
+    pub(super) fn note(&mut self, extent: &Extent) {
+        self.unsaved |= *extent != Extent::Nothing;
+        self.settings_unsaved |= *extent == Extent::All;
     }
 
     /// What is built now need not be remembered, and what is gone for sure shall not be.
@@ -65,10 +63,6 @@ impl Memory {
             self.settings_unsaved = true;
         }
     }
-}
-
-fn targets(model: &mut Model) -> impl Iterator<Item = &mut Vec<Target>> {
-    model.load_balancers.iter_mut().flat_map(|it| &mut it.target_groups).map(|group| &mut group.targets)
 }
 
 impl Reconcile {
@@ -85,13 +79,13 @@ impl Reconcile {
             return;
         }
         let began = Instant::now();
-        let vips = Allocations::of(&self.model.load_balancers).or(&self.memory.vips);
+        let vips = Allocations::of(&self.model().load_balancers).or(&self.memory.vips);
         let state = Saved { vips, health: self.health.saved(), slots: self.control.saved() };
         note(saved::write(&self.memory.files.state, &state), "targets begin anew");
         // Endpoints come and go all the time; these do not, and are many.
         if self.memory.settings_unsaved {
             let all: Vec<&LoadBalancer> =
-                self.model.load_balancers.iter().chain(&self.memory.absent.load_balancers).collect();
+                self.model().load_balancers.iter().chain(&self.memory.absent.load_balancers).collect();
             let written = saved::write(&self.memory.files.last_good, &all);
             self.memory.settings_unsaved = written.is_err();
             note(written, "a Service whose annotation is bad then has no earlier state");

@@ -30,7 +30,7 @@ mod translation;
 pub use findings::{found, shown};
 pub use settings::{Listening, NodeVips, Settings, TargetType, Vips};
 pub use sources::source_range;
-pub use translation::{Renewal, Translation};
+pub use translation::{Extent, Renewal, Translation};
 
 use crate::inputs::{Inputs, ObjectName};
 use crate::model::{

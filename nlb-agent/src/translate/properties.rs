@@ -126,16 +126,21 @@ proptest! {
             let renewal = translation.renew(&now, &settings);
             prop_assert_eq!(translation.model(), &translate(&now, &settings, Some(&before)));
             let after = translation.model();
-            match renewal {
-                Renewal::Same => prop_assert_eq!(&before, after),
-                Renewal::Targets(places) => {
+            let is_new = |problem: &&Problem| !before.problems.contains(problem);
+            prop_assert_eq!(
+                renewal.found.iter().collect::<std::collections::BTreeSet<_>>(),
+                after.problems.iter().filter(is_new).collect()
+            );
+            match renewal.extent {
+                Extent::Nothing => prop_assert_eq!(&before, after),
+                Extent::Targets(places) => {
                     prop_assert_eq!(before.load_balancers.len(), after.load_balancers.len());
                     let pairs = before.load_balancers.iter().zip(&after.load_balancers).enumerate();
                     for (_, (a, b)) in pairs.filter(|(place, _)| !places.contains(place)) {
                         prop_assert_eq!(a, b);
                     }
                 }
-                Renewal::All => {}
+                Extent::All => {}
             }
         }
     }

@@ -33,12 +33,21 @@ pub struct Translation {
 
 /// What a new look at the inputs came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Renewal {
-    /// The model is what it was.
-    Same,
-    /// Only the targets of these load balancers, and what is to be said of them, may differ: their places in the model.
+pub struct Renewal {
+    /// What of the model may differ from what it was.
+    pub extent: Extent,
+    /// Problems that were not there before.
+    pub found: Vec<Problem>,
+}
+
+/// What of a model may differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing.
+    Nothing,
+    /// Only the targets of the load balancers at these places, and what is to be said of them.
     Targets(Vec<usize>),
-    /// Anything may differ.
+    /// Anything.
     All,
 }
 
@@ -74,19 +83,24 @@ impl Translation {
     /// Follows the inputs and settings to what they are now.
     pub fn renew(&mut self, inputs: &Inputs, settings: &Settings) -> Renewal {
         if *settings != self.settings || !differ_at_most_in_slices(inputs, &self.inputs) {
-            let new = Self::of(inputs, settings, Some(&self.model));
-            let same = new.model == self.model;
-            *self = new;
-            return if same { Renewal::Same } else { Renewal::All };
+            return self.replace(Self::of(inputs, settings, Some(&self.model)));
         }
         let changed = changed(&self.inputs.endpoint_slices, &inputs.endpoint_slices);
-        if changed.is_empty() {
-            return Renewal::Same;
-        }
-        let services = self.follow(&changed, inputs);
+        let mut revision = Revision::default();
+        let services = self.follow(&changed, inputs, &mut revision);
         let places: Vec<usize> = services.iter().filter_map(|name| self.model.place(name)).collect();
-        places.iter().for_each(|place| self.refill(*place));
-        Renewal::Targets(places)
+        places.iter().for_each(|place| self.refill(*place, &mut revision));
+        let extent = if changed.is_empty() { Extent::Nothing } else { Extent::Targets(places) };
+        Renewal { extent, found: revision.found() }
+    }
+
+    /// Goes on with another translation.
+    pub fn replace(&mut self, new: Self) -> Renewal {
+        let extent = if new.model == self.model { Extent::Nothing } else { Extent::All };
+        let before: BTreeSet<&Problem> = self.model.problems.iter().collect();
+        let found = new.model.problems.iter().filter(|problem| !before.contains(problem)).cloned().collect();
+        *self = new;
+        Renewal { extent, found }
     }
 
     fn finish(&mut self, draft: Draft<'_>) {
@@ -115,10 +129,15 @@ impl Translation {
     }
 
     /// Takes the changed slices in; the Services that they belonged or belong to.
-    fn follow(&mut self, changed: &BTreeSet<ObjectName>, inputs: &Inputs) -> BTreeSet<ObjectName> {
+    fn follow(
+        &mut self,
+        changed: &BTreeSet<ObjectName>,
+        inputs: &Inputs,
+        revision: &mut Revision,
+    ) -> BTreeSet<ObjectName> {
         let mut services = BTreeSet::new();
         for name in changed {
-            self.forget(&slice_object(name));
+            revision.forget(&mut self.model.problems, &slice_object(name));
             let slices = &mut self.inputs.endpoint_slices;
             if let Some(before) = slices.remove(name) {
                 services.extend(self.slices.remove(name, &before));
@@ -128,37 +147,51 @@ impl Translation {
                 services.extend(self.slices.add(name, now, inputs));
             }
             let orphaned = self.slices.problem(name).cloned();
-            self.say(orphaned);
+            revision.say(&mut self.model.problems, orphaned);
         }
         services
     }
 
-    fn refill(&mut self, place: usize) {
+    fn refill(&mut self, place: usize, revision: &mut Revision) {
         let mut lb = self.model.load_balancers[place].clone();
         let name = ObjectName::new(&lb.namespace, &lb.name);
         let object = format!("Service {name}");
         let service = Arc::clone(&self.inputs.services[&name]);
         let findings = self.findings.get(&name).cloned().unwrap_or_else(|| Findings::new(object.clone()));
         let problems = self.fill(&mut lb, &service, findings);
-        self.forget(&object);
+        revision.forget(&mut self.model.problems, &object);
         let slices = self.slices.of_service(&name, &self.inputs);
         let slices: Vec<String> = slices.into_iter().map(|(slice, _)| slice_object(slice)).collect();
-        slices.iter().for_each(|slice| self.forget(slice));
-        self.say(problems);
+        slices.iter().for_each(|slice| revision.forget(&mut self.model.problems, slice));
+        revision.say(&mut self.model.problems, problems);
         self.model.load_balancers[place] = lb;
     }
+}
 
-    fn forget(&mut self, object: &str) {
-        self.model.problems.retain(|problem| problem.object != object);
+/// What is said anew of some objects, and what was said of them before.
+#[derive(Debug, Default)]
+struct Revision {
+    before: BTreeSet<Problem>,
+    now: Vec<Problem>,
+}
+
+impl Revision {
+    fn forget(&mut self, problems: &mut Vec<Problem>, object: &str) {
+        self.before.extend(problems.extract_if(.., |problem| problem.object == object));
     }
 
     /// Puts problems where their order has them.
-    fn say(&mut self, problems: impl IntoIterator<Item = Problem>) {
-        for problem in problems {
+    fn say(&mut self, problems: &mut Vec<Problem>, new: impl IntoIterator<Item = Problem>) {
+        for problem in new {
             let key = order(&problem);
-            let at = self.model.problems.partition_point(|other| order(other) <= key);
-            self.model.problems.insert(at, problem);
+            let at = problems.partition_point(|other| order(other) <= key);
+            problems.insert(at, problem.clone());
+            self.now.push(problem);
         }
+    }
+
+    fn found(self) -> Vec<Problem> {
+        self.now.into_iter().filter(|problem| !self.before.contains(problem)).collect()
     }
 }
 
