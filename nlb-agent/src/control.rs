@@ -130,6 +130,11 @@ impl Control {
         self.change(Change { put: self.changed(wanted.into_values()), removed }, elapsed)
     }
 
+    /// As [`Control::apply`], for these listeners alone: all others go on as they are.
+    pub fn apply_some(&mut self, forwardings: Vec<Forwarding>, elapsed: Epoch) -> Planned {
+        self.change(Change { put: self.changed(forwardings), removed: Vec::new() }, elapsed)
+    }
+
     fn changed(&self, forwardings: impl IntoIterator<Item = Forwarding>) -> Vec<Forwarding> {
         let differs = |forwarding: &Forwarding| self.wanted.get(&forwarding.listener) != Some(forwarding);
         forwardings.into_iter().filter(differs).collect()

@@ -309,6 +309,22 @@ proptest! {
     }
 
     #[test]
+    fn listener_by_listener_comes_to_what_all_at_once_comes_to(chain in chain(), next in forwardings()) {
+        let (mut control, _, last) = run_chain(&chain, AMPLE);
+        let mut whole = control.clone();
+        let mut wanted: BTreeMap<_, _> =
+            chain.last().unwrap().0.iter().map(|it| (it.listener, it.clone())).collect();
+        for forwarding in next {
+            wanted.insert(forwarding.listener, forwarding.clone());
+            control.apply_some(vec![forwarding], last.epoch);
+        }
+        whole.apply(wanted.into_values().collect(), last.epoch);
+        let listeners = |control: &Control| control.contents().listeners.keys().copied().collect::<Vec<_>>();
+        prop_assert_eq!(listeners(&control), listeners(&whole));
+        prop_assert_eq!(seen(control.contents()), seen(whole.contents()));
+    }
+
+    #[test]
     fn a_crash_between_two_steps_is_mended(chain in chain(), next in forwardings(), at in any::<prop::sample::Index>()) {
         let (mut control, mut kernel, last) = run_chain(&chain, AMPLE);
         let saved = control.saved();

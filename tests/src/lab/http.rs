@@ -226,14 +226,14 @@ mod tests {
             outcome: Ok(answer.clone()),
         };
         let (slow, quick) = (attempt(1000, 250), attempt(1000, 199));
-        assert!(nothing_lost(std::slice::from_ref(&quick), &[]).is_ok());
-        assert!(nothing_lost(&[slow.clone()], std::slice::from_ref(&quick)).is_err());
-        assert!(nothing_lost(&[slow.clone()], &[attempt(1500, 200)]).is_ok());
-        assert!(nothing_lost(&[slow.clone()], &[attempt(500, 210)]).is_ok());
-        assert!(nothing_lost(&[slow.clone()], &[attempt(1600, 900), attempt(400, 250)]).is_err());
-        assert!(nothing_lost(&[attempt(1000, 1001)], &[attempt(1000, 999)]).is_err());
-        let failed = Attempt { outcome: Err(Failure::Refused), ..quick };
-        assert!(nothing_lost(&[failed], &[slow]).is_err());
+        let fine = |attempt: &Attempt, direct: &[Attempt]| {
+            nothing_lost(std::slice::from_ref(attempt), direct).is_ok()
+        };
+        assert!(fine(&quick, &[]) && !fine(&slow, std::slice::from_ref(&quick)));
+        assert!(fine(&slow, &[attempt(1500, 200)]) && fine(&slow, &[attempt(500, 210)]));
+        assert!(!fine(&slow, &[attempt(1600, 900), attempt(400, 250)]));
+        assert!(!fine(&attempt(1000, 1001), &[attempt(1000, 999)]));
+        assert!(!fine(&Attempt { outcome: Err(Failure::Refused), ..quick }, &[slow]));
     }
 
     #[test]

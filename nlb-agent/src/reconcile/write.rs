@@ -1,0 +1,123 @@
+//! The last part of the way: forwardings, plan and steps to the maps, and what happens when one cannot be written.
+
+use super::{Reconcile, adopt, machine};
+use crate::args::VipSource;
+use crate::bpf::maps::Maps;
+use crate::control::{Change, Planned};
+use crate::health;
+use crate::model::LoadBalancer;
+use crate::plan::Step;
+use crate::slots::Epoch;
+use std::collections::HashSet;
+use std::time::Instant;
+
+impl Reconcile {
+    /// The maps follow model and health.
+    pub(super) fn write(&mut self, seen: Instant) -> Option<Epoch> {
+        if self.unread.is_some() {
+            return None;
+        }
+        let node_vip = self.vip_source == VipSource::Node;
+        let forwardings = health::forwardings(self.translation.model(), &self.health, |_| node_vip);
+        let planned = if self.partial {
+            self.control.apply_keeping(forwardings, self.elapsed)
+        } else {
+            self.control.apply(forwardings, self.elapsed)
+        };
+        let waits = self.run(&planned);
+        if self.written {
+            self.metrics.applied(seen.elapsed());
+        }
+        self.written = true;
+        waits
+    }
+
+    /// As [`Self::write`], for the listeners that lead to these target groups alone.
+    pub(super) fn write_some(&mut self, groups: &HashSet<String>, seen: Instant) -> Option<Epoch> {
+        if self.partial || self.unwritten.is_some() {
+            return self.write(seen);
+        }
+        let leads_there = |it: &LoadBalancer| {
+            it.listeners.iter().flat_map(|it| &it.forward).any(|it| groups.contains(&it.target_group))
+        };
+        let places = self.places(leads_there);
+        let model = self.translation.model();
+        let changed = places.iter().map(|place| &model.load_balancers[*place]);
+        let node_vip = self.vip_source == VipSource::Node;
+        let forwardings = health::forwardings_of(changed, &self.health, |_| node_vip);
+        let planned = self.control.apply_some(forwardings, self.elapsed);
+        let waits = self.run(&planned);
+        self.metrics.applied(seen.elapsed());
+        waits
+    }
+
+    /// Tries a failed write again.
+    pub fn retry(&mut self) -> Option<Epoch> {
+        self.unwritten.as_ref()?;
+        self.readopt();
+        if self.unread.is_none() { self.write(Instant::now()) } else { None }
+    }
+
+    /// A grace period has passed: what nothing leads to any more may be used again.
+    pub fn grace(&mut self, epoch: Epoch) -> Option<Epoch> {
+        if self.unread.is_some() {
+            return None;
+        }
+        // A grace period that an earlier control asked for says nothing of this one's steps.
+        let epoch = epoch.0.checked_sub(self.void).filter(|epoch| *epoch > 0)?;
+        self.elapsed = self.elapsed.max(Epoch(epoch));
+        let planned = self.control.change(Change::default(), self.elapsed);
+        self.run(&planned)
+    }
+
+    fn run(&mut self, planned: &Planned) -> Option<Epoch> {
+        if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path.maps, step)) {
+            tracing::error!(%error, "a map could not be written; reading the maps back");
+            self.unwritten = Some(machine::unwritten(&self.node, &error));
+            self.unread = Some(planned.epoch);
+            self.readopt();
+            return None;
+        }
+        self.unwritten = None;
+        self.shortfalls = self.lasting(&planned.shortfalls);
+        planned.waiting.then_some(Epoch(self.void + planned.epoch.0))
+    }
+
+    /// After a failed write only the maps themselves know what they hold; the next turn mends the rest.
+    fn readopt(&mut self) {
+        let Some(last) = self.unread else { return };
+        match adopt(&self.data_path, &self.control.saved()) {
+            Ok(control) => {
+                self.control = control;
+                self.elapsed = Epoch::default();
+                self.void += last.0;
+                self.unread = None;
+            }
+            Err(error) => tracing::error!(%error, "reading the maps back failed"),
+        }
+    }
+}
+
+/// One write.
+///
+/// # Errors
+/// The kernel refused it: the maps must then be read back and adopted.
+pub fn run(maps: &mut Maps, step: &Step) -> std::io::Result<()> {
+    match step {
+        Step::ResetSlotCounts { slot } => maps.reset_slot_counts(*slot),
+        Step::ResetListenerCounts { listener } => maps.reset_listener_counts(*listener),
+        Step::SetTargetFilterWord { word, bits } => maps.set_target_filter_word(*word, *bits),
+        Step::PutSlot { slot, value } | Step::SetIdle { slot, value } => maps.put_slot(*slot, value),
+        Step::PutTarget { key, sharers } => maps.put_target(key, sharers),
+        Step::WriteRegion { at, words } => maps.write_ring_words(*at, words),
+        Step::SetChoice { listener, at } => maps.set_choice(*listener, *at),
+        Step::SetVipFilterWord { word, bits } => maps.set_vip_filter_word(*word, *bits),
+        Step::PutVip { address, vip } => maps.put_vip(address, vip),
+        Step::PutListener { key, listener } => maps.put_listener(key, listener),
+        Step::RemoveListener { key } => maps.remove_listener(key),
+        Step::ClearChoice { listener } => maps.set_choice(*listener, 0),
+        Step::RemoveVip { address } => maps.remove_vip(address),
+        Step::RemoveTarget { key } => maps.remove_target(key),
+        Step::FreeSlot { slot, generation } => maps.free_slot(*slot, *generation),
+    }
+}
