@@ -4,6 +4,7 @@ mod machine;
 mod memory;
 mod problems;
 mod write;
+mod writer;
 
 use crate::args::VipSource;
 use crate::bpf::DataPath;

@@ -229,7 +229,7 @@ impl Turn {
             let waits = self.reconcile.deadline();
             self.wait(waits);
         }
-        self.reconcile.save();
+        self.reconcile.save_soon();
     }
 
     async fn look(&mut self, pin_path: &Path) {

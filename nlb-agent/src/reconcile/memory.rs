@@ -1,7 +1,8 @@
 //! What outlives the agent: written down as it changes, taken up by the next one.
 
 use super::Reconcile;
-use crate::model::{LoadBalancer, Model};
+use super::writer::{Pages, Writer};
+use crate::model::Model;
 use crate::saved::{self, Files, LastGood, Saved};
 use crate::translate::Extent;
 use crate::vips::Allocations;
@@ -20,8 +21,8 @@ pub(super) struct Memory {
     absent: LastGood,
     /// Something but endpoints may have changed in the load balancers.
     settings_unsaved: bool,
-    files: Files,
-    /// When was last written, and how long that took.
+    writer: Writer,
+    /// When pages were last filled, and how long that took.
     last_save: Option<(Instant, Duration)>,
 }
 
@@ -30,7 +31,8 @@ impl Memory {
     pub(super) fn read(files: Files) -> (Self, health::Saved, slots::Saved) {
         let Saved { vips, health, slots } = saved::read(&files.state);
         let absent = LastGood::read(&files.last_good);
-        let memory = Self { vips, unsaved: false, absent, settings_unsaved: false, files, last_save: None };
+        let writer = Writer::new(files);
+        let memory = Self { vips, unsaved: false, absent, settings_unsaved: false, writer, last_save: None };
         (memory, health, slots)
     }
 
@@ -66,36 +68,26 @@ impl Memory {
 }
 
 impl Reconcile {
-    /// Writes the files now, unless that is where most of the time would go; the next tick does it then.
-    pub(super) fn save_soon(&mut self) {
+    /// Has what changed written for the next agent, unless that is where most of the time would go; the next tick does it then.
+    pub fn save_soon(&mut self) {
         if self.memory.last_save.is_none_or(|(at, took)| at.elapsed() > 10 * took) {
             self.save();
         }
     }
 
-    /// Writes what may have changed for the next agent.
+    /// Has what may have changed written for the next agent.
     pub fn save(&mut self) {
+        self.memory.settings_unsaved |= self.memory.writer.has_failed();
         if !std::mem::take(&mut self.memory.unsaved) || !self.written {
             return;
         }
         let began = Instant::now();
-        let vips = Allocations::of(&self.model().load_balancers).or(&self.memory.vips);
+        let load_balancers = &self.translation.model().load_balancers;
+        let vips = Allocations::of(load_balancers).or(&self.memory.vips);
         let state = Saved { vips, health: self.health.saved(), slots: self.control.saved() };
-        note(saved::write(&self.memory.files.state, &state), "targets begin anew");
-        // Endpoints come and go all the time; these do not, and are many.
-        if self.memory.settings_unsaved {
-            let all: Vec<&LoadBalancer> =
-                self.model().load_balancers.iter().chain(&self.memory.absent.load_balancers).collect();
-            let written = saved::write(&self.memory.files.last_good, &all);
-            self.memory.settings_unsaved = written.is_err();
-            note(written, "a Service whose annotation is bad then has no earlier state");
-        }
+        let last_good = std::mem::take(&mut self.memory.settings_unsaved)
+            .then(|| load_balancers.iter().chain(&self.memory.absent.load_balancers).cloned().collect());
+        self.memory.writer.write(Pages { state, last_good });
         self.memory.last_save = Some((Instant::now(), began.elapsed()));
-    }
-}
-
-fn note(written: anyhow::Result<()>, otherwise: &str) {
-    if let Err(error) = written {
-        tracing::warn!("{error:#}; after a restart now {otherwise}");
     }
 }

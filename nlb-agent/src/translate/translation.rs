@@ -14,6 +14,7 @@ use crate::model::{LoadBalancer, Model};
 use crate::problem::Problem;
 use itertools::{EitherOrBoth, Itertools};
 use k8s_openapi::api::core::v1::Service;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -241,7 +242,7 @@ fn differ_at_most_in_slices(a: &Inputs, b: &Inputs) -> bool {
 
 /// Most objects are shared with what was there before, and need no second look.
 fn same<T: PartialEq>(a: &BTreeMap<ObjectName, Arc<T>>, b: &BTreeMap<ObjectName, Arc<T>>) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|((a, x), (b, y))| a == b && is_same(x, y))
+    a.len() == b.len() && a.iter().zip(b).all(|((a, x), (b, y))| Arc::ptr_eq(x, y) || (a == b && x == y))
 }
 
 fn is_same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
@@ -253,7 +254,11 @@ fn changed<T: PartialEq>(
     before: &BTreeMap<ObjectName, Arc<T>>,
     now: &BTreeMap<ObjectName, Arc<T>>,
 ) -> BTreeSet<ObjectName> {
-    let pairs = before.iter().merge_join_by(now, |(a, _), (b, _)| a.cmp(b));
+    // One object has one name: most names need not be looked at.
+    let order = |(a, x): &(&ObjectName, &Arc<T>), (b, y): &(&ObjectName, &Arc<T>)| {
+        if Arc::ptr_eq(x, y) { Ordering::Equal } else { a.cmp(b) }
+    };
+    let pairs = before.iter().merge_join_by(now, order);
     pairs
         .filter_map(|pair| match pair {
             EitherOrBoth::Both((_, a), (_, b)) if is_same(a, b) => None,
