@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::build::{self, OBJECT};
-use crate::command::{cargo, command, run};
-use crate::workspace::{agent, object, target};
+use crate::build;
+use crate::command::{command, run};
+use crate::workspace::{agent, target};
 use crate::{ebpf, setup};
 
 /// What to measure, and where the figures go.
@@ -25,8 +25,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     setup::for_namespaces()?;
     build::build()?;
     let programs = ebpf::build_bench()?;
-    run(cargo(["build", "--release", "--locked", "--package", "nlb-tests", "--bin", "nlb-bench"])
-        .env(OBJECT, object()))?;
+    build::release(&["--package", "nlb-tests", "--bin", "nlb-bench"])?;
     let mut bench = command(target().join("release/nlb-bench"), ["--programs"]);
     bench.arg(programs).env("NLB_AGENT", agent());
     if let Some(file) = &options.json {

@@ -25,15 +25,20 @@ pub(crate) fn build_ebpf() -> Result<()> {
 
 /// The object, and the agent with the object inside.
 pub(crate) fn build() -> Result<()> {
-    let object = ebpf::build()?;
-    let mut build = cargo(["build", "--release", "--locked", "--package", "nlb-agent"]);
-    build.env(OBJECT, object);
+    ebpf::build()?;
+    release(&["--package", "nlb-agent"])?;
+    println!("{}", workspace::agent().display());
+    Ok(())
+}
+
+/// A release build over the object that is there; always with the same environment, so that nothing is compiled twice.
+pub(crate) fn release(what: &[&str]) -> Result<()> {
+    let mut build = cargo(["build", "--release", "--locked"]);
+    build.args(what).env(OBJECT, workspace::object());
     if let Some(commit) = commit() {
         build.env("NLB_COMMIT", commit);
     }
-    run(&mut build)?;
-    println!("{}", workspace::agent().display());
-    Ok(())
+    run(&mut build)
 }
 
 /// The commit that `nlb-agent version` names; `None` outside a checkout.
