@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: brings a machine to where everything else works; doing it again changes nothing.
 
-mod packages;
+pub(crate) mod packages;
 pub(crate) mod toolchain;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The distribution's packages: what is missing, and installing it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 use crate::command::{command, find, is_root, output, run};
@@ -37,6 +39,8 @@ const PACKAGES: &[Package] = &[
     package("wrk", "wrk", "load for the bench"),
     package("haproxy", "haproxy", "comparison in the bench"),
     package("tmux", "tmux", "tests of the terminal view"),
+    package("qemu-system-x86", "qemu-system-x86_64", "boots another kernel in the tests"),
+    package("busybox-static", "busybox", "the other kernel's first programs"),
 ];
 
 /// Installs what is missing; not root, or no apt: an error that says what to install.
@@ -69,8 +73,7 @@ pub(crate) fn install() -> Result<()> {
 
 fn install_with_apt(names: &[&str]) -> Result<()> {
     if names.iter().any(|name| !has_candidate(name)) {
-        println!("  ....  apt-get update");
-        run(&mut apt(&["update", "-qq"]))?;
+        update()?;
     }
     if let Some(name) = names.iter().find(|name| !has_candidate(name)) {
         bail!("{}", absent(name));
@@ -80,8 +83,25 @@ fn install_with_apt(names: &[&str]) -> Result<()> {
     install.args(names);
     // A list from before a security update names files that are gone: fetch it anew, once.
     run(&mut install).or_else(|_| {
-        run(&mut apt(&["update", "-qq"]))?;
+        update()?;
         run(&mut install)
+    })
+}
+
+/// Brings the lists of packages up to date; an error unless we are root.
+pub(crate) fn update() -> Result<()> {
+    println!("  ....  apt-get update");
+    run(&mut apt(&["update", "-qq"]))
+}
+
+/// Puts the newest version of a package into `folder` as a file, installing nothing.
+pub(crate) fn download(name: &str, folder: &Path) -> Result<()> {
+    // Apt's own user may not write there; we may, root or not.
+    let mut download = apt(&["download", "-qq", "-o", "APT::Sandbox::User="]);
+    download.arg(name).current_dir(folder);
+    run(&mut download).or_else(|_| {
+        update()?;
+        run(&mut download)
     })
 }
 
@@ -102,14 +122,15 @@ fn absent(name: &str) -> String {
     format!("no package {name} in this distribution's lists; install that program by hand")
 }
 
-fn has_candidate(name: &str) -> bool {
+/// Whether the lists of packages have this one to install.
+pub(crate) fn has_candidate(name: &str) -> bool {
     let policy = output(&mut command("apt-cache", ["policy", name])).unwrap_or_default();
     policy.lines().any(|line| line.contains("Candidate:") && !line.contains("(none)"))
 }
 
 fn is_installed(package: &Package) -> bool {
     if package.shown_by.starts_with('/') {
-        return std::path::Path::new(package.shown_by).exists();
+        return Path::new(package.shown_by).exists();
     }
     find(package.shown_by).is_some()
 }
