@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const FRAMES: u64 = 120_000;
 /// Frames through one state before host's and kernel's tables are compared and the state is changed.
 const FRAMES_PER_STATE: u64 = 24;
-/// How often every reason must come up, one in so many frames.
-const RAREST: u64 = 240;
+/// How often every reason must come up in a whole run; a shorter one scatters, and must see each at all.
+const OFTEN: u64 = 500;
 
 #[test]
 fn the_kernel_does_what_the_host_does() {
@@ -30,9 +30,10 @@ fn the_kernel_does_what_the_host_does() {
     });
     let counted = run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     print(&counted);
+    let often = if frames < FRAMES { 1 } else { OFTEN };
     for reason in Reason::ALL {
         let count: u64 = counted.iter().filter(|((r, _), _)| r == reason).map(|(_, count)| count).sum();
-        assert!(count >= frames / RAREST, "{} came up {count} times only", reason.name());
+        assert!(count >= often, "{} came up {count} times only", reason.name());
     }
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: brings a machine to where everything else works; doing it again changes nothing.
 
-pub(crate) mod packages;
+mod packages;
 pub(crate) mod toolchain;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! The vm suite: tests of the kernel's half in the oldest kernel that nlb runs on, booted by qemu without hardware's help.
 
+mod archive;
 mod guest;
 mod initramfs;
 mod kernel;
@@ -28,7 +29,7 @@ fn is_debian(os_release: &str) -> bool {
 /// Why the suite cannot run here, if so.
 pub(crate) fn obstacle() -> Option<String> {
     let missing = || TOOLS.iter().find(|tool| find(tool).is_none());
-    kernel::absence().or_else(|| Some(format!("the vm suite needs {}: run `cargo xtask setup`", missing()?)))
+    kernel::absence().or_else(|| Some(format!("it needs {}: run `cargo xtask setup`", missing()?)))
 }
 
 /// Boots the kernel with the tests inside and lets `hear` have each line that it prints; an error unless every test binary
@@ -43,4 +44,15 @@ pub(crate) fn run(arguments: &[String], mut hear: impl FnMut(&str)) -> Result<()
 /// Where kernels are kept, and what is packed for them.
 fn folder() -> PathBuf {
     target().join("vm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_is_told_from_what_is_like_it() {
+        assert!(is_debian("NAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nID=debian\n"));
+        assert!(!is_debian("NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=debian\n"));
+    }
 }

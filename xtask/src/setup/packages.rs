@@ -1,7 +1,5 @@
 //! The distribution's packages: what is missing, and installing it.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 
 use crate::command::{command, find, is_root, output, run};
@@ -73,7 +71,8 @@ pub(crate) fn install() -> Result<()> {
 
 fn install_with_apt(names: &[&str]) -> Result<()> {
     if names.iter().any(|name| !has_candidate(name)) {
-        update()?;
+        println!("  ....  apt-get update");
+        run(&mut apt(&["update", "-qq"]))?;
     }
     if let Some(name) = names.iter().find(|name| !has_candidate(name)) {
         bail!("{}", absent(name));
@@ -83,25 +82,8 @@ fn install_with_apt(names: &[&str]) -> Result<()> {
     install.args(names);
     // A list from before a security update names files that are gone: fetch it anew, once.
     run(&mut install).or_else(|_| {
-        update()?;
+        run(&mut apt(&["update", "-qq"]))?;
         run(&mut install)
-    })
-}
-
-/// Brings the lists of packages up to date; an error unless we are root.
-pub(crate) fn update() -> Result<()> {
-    println!("  ....  apt-get update");
-    run(&mut apt(&["update", "-qq"]))
-}
-
-/// Puts the newest version of a package into `folder` as a file, installing nothing.
-pub(crate) fn download(name: &str, folder: &Path) -> Result<()> {
-    // Apt's own user may not write there; we may, root or not.
-    let mut download = apt(&["download", "-qq", "-o", "APT::Sandbox::User="]);
-    download.arg(name).current_dir(folder);
-    run(&mut download).or_else(|_| {
-        update()?;
-        run(&mut download)
     })
 }
 
@@ -122,15 +104,14 @@ fn absent(name: &str) -> String {
     format!("no package {name} in this distribution's lists; install that program by hand")
 }
 
-/// Whether the lists of packages have this one to install.
-pub(crate) fn has_candidate(name: &str) -> bool {
+fn has_candidate(name: &str) -> bool {
     let policy = output(&mut command("apt-cache", ["policy", name])).unwrap_or_default();
     policy.lines().any(|line| line.contains("Candidate:") && !line.contains("(none)"))
 }
 
 fn is_installed(package: &Package) -> bool {
     if package.shown_by.starts_with('/') {
-        return Path::new(package.shown_by).exists();
+        return std::path::Path::new(package.shown_by).exists();
     }
     find(package.shown_by).is_some()
 }

@@ -4,12 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::archive::Lists;
 use super::folder;
-use crate::command::{command, find, output, run};
-use crate::setup::packages;
+use crate::command::{command, run};
 
 /// Debian's 6.1 for virtual machines: the package's name around the number that rises with each break of the ABI.
 const PACKAGE: (&str, &str) = ("linux-image-6.1.0-", "-cloud-amd64");
+
+/// What to do where it cannot be had.
+const REMEDY: &str = "install apt and debian-archive-keyring, or put linux-image-6.1.0-NN-cloud-amd64_VERSION_amd64.deb \
+                      from https://deb.debian.org/debian/pool/main/l/linux-signed-amd64/ into target/vm";
 
 /// An unpacked kernel.
 pub(super) struct Kernel {
@@ -22,20 +26,13 @@ pub(super) struct Kernel {
 /// Why there is no such kernel for this machine, if so.
 pub(super) fn absence() -> Option<String> {
     if std::env::consts::ARCH != "x86_64" {
-        return Some(format!(
-            "the vm suite boots an x86_64 kernel; this machine is {}",
-            std::env::consts::ARCH
-        ));
+        return Some(format!("it boots a kernel for x86_64, and this machine is {}", std::env::consts::ARCH));
     }
-    if kept().is_some() || package().is_some() {
-        return None;
-    }
-    let (before, after) = PACKAGE;
-    Some(format!(
-        "the vm suite needs Debian 12's kernel 6.1, which no package source of this machine has: put the package \
-         {before}NN{after}_VERSION_amd64.deb from https://deb.debian.org/debian/pool/main/l/linux-signed-amd64/ into {}",
-        folder().display()
-    ))
+    let is_known =
+        kept().is_some() || Lists::of_debian_are_possible() || newest(&Lists::of_this_machine()).is_some();
+    (!is_known).then(|| {
+        format!("it boots Debian 12's kernel 6.1, which this machine's package sources do not have: {REMEDY}")
+    })
 }
 
 /// The kernel, from `target/vm` or else from the distribution.
@@ -66,31 +63,27 @@ fn abi(package: &str) -> Option<u32> {
     package.strip_prefix(PACKAGE.0)?.strip_suffix(PACKAGE.1)?.parse().ok()
 }
 
-/// The newest package that the distribution has, after a look at its lists as they are now if need be.
-fn package() -> Option<String> {
-    find("apt-get")?;
-    listed().or_else(|| {
-        packages::update().ok()?;
-        listed()
-    })
-}
-
-fn listed() -> Option<String> {
-    let names = output(&mut command("apt-cache", ["pkgnames", PACKAGE.0])).ok()?;
-    let known = names.lines().filter(|name| abi(name).is_some() && packages::has_candidate(name));
-    known.max_by_key(|name| abi(name)).map(str::to_owned)
+/// The newest such package in these lists.
+fn newest(lists: &Lists) -> Option<String> {
+    lists.names(PACKAGE.0).into_iter().filter(|name| abi(name).is_some()).max_by_key(|name| abi(name))
 }
 
 fn download() -> Result<PathBuf> {
-    let package = package().context("the distribution has had that kernel a moment ago")?;
-    println!("fetching {package}");
     std::fs::create_dir_all(folder()).with_context(|| format!("cannot make {}", folder().display()))?;
     // Half a download must not look like a kernel.
     let aside = tempfile::tempdir_in(folder()).context("no folder for the download")?;
-    packages::download(&package, aside.path())?;
+    let from = |lists: &Lists| -> Result<()> {
+        let package = newest(lists).context("no package of kernel 6.1")?;
+        println!("fetching {package}");
+        lists.download(&package, aside.path())
+    };
+    // This machine's lists may be empty, or name files that are gone; then Debian is asked itself.
+    from(&Lists::of_this_machine())
+        .or_else(|_| from(&Lists::of_debian()?))
+        .with_context(|| format!("the kernel cannot be fetched: {REMEDY}"))?;
     let files = std::fs::read_dir(aside.path()).context("the download is gone")?.flatten();
     let file = files.map(|file| file.path()).find(|file| file.extension().is_some_and(|end| end == "deb"));
-    let Some(file) = file else { bail!("apt-get download {package} left no file") };
+    let file = file.context("apt-get download left no file")?;
     let wanted = folder().join(file.file_name().expect("a file in a folder has a name"));
     std::fs::rename(&file, &wanted).with_context(|| format!("cannot write {}", wanted.display()))?;
     Ok(wanted)
