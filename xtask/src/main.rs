@@ -9,6 +9,7 @@ mod ebpf;
 mod setup;
 mod suites;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

@@ -10,8 +10,10 @@ use anyhow::{Context, ensure};
 use nix::sched::{CloneFlags, unshare};
 use nlb_agent::bpf::detach::detach;
 use nlb_agent::bpf::pins::Sizes;
+use nlb_agent::bpf::reply::ReplyHook;
 use nlb_agent::bpf::{DataPath, OpenError, Options, netlink};
 use nlb_agent::host::interfaces::XdpMode as RunningMode;
+use nlb_agent::host::kernel::{Kernel, Release};
 use nlb_common::address::Address;
 use nlb_common::layout::{Slot, TCP};
 use std::net::Ipv4Addr;
@@ -87,6 +89,17 @@ fn index(interface: &str) -> u32 {
 
 fn running(interface: &str) -> Option<(RunningMode, u32)> {
     netlink::xdp(index(interface)).unwrap().map(|xdp| (xdp.mode, xdp.program))
+}
+
+/// Where `nlb_reply` belongs on a device that it shares with nobody. By the release alone: what the agent tries is under test.
+fn own_hook() -> ReplyHook {
+    let release = Kernel::read().unwrap().release.expect("a release of two numbers");
+    let with_tcx = Release { major: 6, minor: 6 };
+    if release >= with_tcx { ReplyHook::Tcx } else { ReplyHook::Clsact }
+}
+
+fn priorities(interface: &str) -> Vec<u16> {
+    netlink::egress_filters(index(interface)).unwrap().iter().map(|filter| filter.priority).collect()
 }
 
 fn vip() -> Address {

@@ -1,11 +1,10 @@
 //! Pins: restart, lock, layouts, detach.
 
-use super::{command, in_namespace, running, tc};
+use super::{command, in_namespace, own_hook, running, tc};
 use anyhow::Context;
 use nlb_agent::args::XdpMode;
 use nlb_agent::bpf::detach::detach;
 use nlb_agent::bpf::pins::{PinsError, Sizes};
-use nlb_agent::bpf::reply::ReplyHook;
 use nlb_agent::bpf::{DataPath, OpenError, Options};
 use nlb_agent::host::interfaces::XdpMode as RunningMode;
 use nlb_common::layout::{Config, LAYOUT};
@@ -18,7 +17,7 @@ fn a_restart_takes_over_maps_and_links_and_replaces_the_programs() {
         let mut first = place.open()?;
         assert!(!first.adopted && first.notes.is_empty(), "{:?}", first.notes);
         assert_eq!(first.links.attach_xdp("uplink", XdpMode::Auto)?.mode, RunningMode::Driver);
-        assert_eq!(first.links.attach_reply("uplink")?.hook, ReplyHook::Tcx);
+        assert_eq!(first.links.attach_reply("uplink")?.hook, own_hook());
         first.maps.set_choice(3, 77)?;
         let (seed, before) = (first.maps.config.seed, running("uplink"));
         assert_ne!(seed, [0, 0]);
@@ -30,7 +29,7 @@ fn a_restart_takes_over_maps_and_links_and_replaces_the_programs() {
         assert_eq!(second.maps.config.seed, seed);
         assert_eq!(second.maps.dump()?.choices[3], 77);
         assert_eq!(second.links.attach_xdp("uplink", XdpMode::Auto)?.mode, RunningMode::Driver);
-        assert_eq!(second.links.attach_reply("uplink")?.hook, ReplyHook::Tcx);
+        assert_eq!(second.links.attach_reply("uplink")?.hook, own_hook());
         let after = running("uplink");
         assert!(after.is_some() && after != before, "{before:?} {after:?}");
         assert!(second.links.verify().is_empty());

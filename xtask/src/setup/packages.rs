@@ -37,6 +37,8 @@ const PACKAGES: &[Package] = &[
     package("wrk", "wrk", "load for the bench"),
     package("haproxy", "haproxy", "comparison in the bench"),
     package("tmux", "tmux", "tests of the terminal view"),
+    package("qemu-system-x86", "qemu-system-x86_64", "boots another kernel in the tests"),
+    package("busybox-static", "busybox", "the other kernel's first programs"),
 ];
 
 /// Installs what is missing; not root, or no apt: an error that says what to install.
