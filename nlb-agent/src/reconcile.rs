@@ -153,8 +153,11 @@ impl Reconcile {
 
     /// The sources said something new; `seen` is when. `Some` is a grace period to wait for.
     pub fn read(&mut self, sources: Sources, seen: Instant) -> Option<Epoch> {
-        self.sources = sources;
-        self.translate(seen)
+        // Thousands of objects are not given back while a change waits.
+        let before = std::mem::replace(&mut self.sources, sources);
+        let waits = self.translate(seen);
+        drop(before);
+        waits
     }
 
     /// The machine is as it is now: attaches what is missing and reads the manifests anew where they depend on it.
@@ -274,11 +277,8 @@ impl Reconcile {
         }
         let due = self.health.due(Timestamp::now());
         let ended = |it: &LoadBalancer| it.target_groups.iter().any(|group| due.contains(&group.name));
-        self.weigh_some(&self.places(ended), Instant::now())
-    }
-
-    fn places(&self, wanted: impl Fn(&LoadBalancer) -> bool) -> Vec<usize> {
-        self.model().load_balancers.iter().positions(wanted).collect()
+        let places: Vec<usize> = self.model().load_balancers.iter().positions(ended).collect();
+        self.weigh_some(&places, Instant::now())
     }
 
     /// Something that an earlier agent may have served cannot be read now, or cannot be built and it is unknown how it was.

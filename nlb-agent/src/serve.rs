@@ -229,7 +229,7 @@ impl Turn {
             let waits = self.reconcile.deadline();
             self.wait(waits);
         }
-        self.reconcile.save_soon();
+        self.reconcile.save_slowly();
     }
 
     async fn look(&mut self, pin_path: &Path) {

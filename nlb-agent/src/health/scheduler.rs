@@ -229,10 +229,12 @@ impl<A: Ask> Task<A> {
 
     /// Ends checks, and gives up their places in line.
     fn end(&mut self, gone: Vec<u64>) {
+        let mut in_line = false;
         for id in gone {
             let Some(mut entry) = self.entries.remove(&id) else { continue };
             self.queue.remove(entry.due, id);
             entry.running.take().inspect(AbortHandle::abort);
+            in_line |= entry.waiting;
             let Check { group, key, .. } = &entry.check;
             if let Some(keys) = self.ids.get_mut(group) {
                 keys.remove(key);
@@ -240,6 +242,9 @@ impl<A: Ask> Task<A> {
                     self.ids.remove(group);
                 }
             }
+        }
+        if !in_line {
+            return;
         }
         let entries = &self.entries;
         self.quick.retain(|id| entries.get(id).is_some_and(|entry| entry.waiting));

@@ -88,6 +88,7 @@ impl Health {
     ) {
         for load_balancer in changed {
             for group in &load_balancer.target_groups {
+                // A listener of another Service may lead there as well.
                 let used = leads_to(load_balancer, &group.name)
                     || model.load_balancers.iter().any(|other| leads_to(other, &group.name));
                 let known = self.groups.entry(group.name.clone()).or_default();

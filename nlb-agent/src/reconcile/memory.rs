@@ -67,9 +67,19 @@ impl Memory {
     }
 }
 
+/// What may be done between two changes.
+const QUICK: Duration = Duration::from_millis(5);
+
 impl Reconcile {
-    /// Has what changed written for the next agent, unless that is where most of the time would go; the next tick does it then.
-    pub fn save_soon(&mut self) {
+    /// Has what changed written for the next agent, unless that would keep others waiting: [`Self::save_slowly`] does it then.
+    pub(super) fn save_soon(&mut self) {
+        if self.memory.last_save.is_none_or(|(at, took)| took < QUICK && at.elapsed() > 10 * took) {
+            self.save();
+        }
+    }
+
+    /// The same, for a time when nothing waits; still not where most of the time would go.
+    pub fn save_slowly(&mut self) {
         if self.memory.last_save.is_none_or(|(at, took)| at.elapsed() > 10 * took) {
             self.save();
         }

@@ -5,10 +5,9 @@ use crate::args::VipSource;
 use crate::bpf::maps::Maps;
 use crate::control::{Change, Planned};
 use crate::health;
-use crate::model::LoadBalancer;
 use crate::plan::Step;
 use crate::slots::Epoch;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
 impl Reconcile {
@@ -37,10 +36,8 @@ impl Reconcile {
         if self.partial || self.unwritten.is_some() {
             return self.write(seen);
         }
-        let leads_there = |it: &LoadBalancer| {
-            it.listeners.iter().flat_map(|it| &it.forward).any(|it| groups.contains(&it.target_group))
-        };
-        let places = self.places(leads_there);
+        let places: BTreeSet<usize> =
+            groups.iter().flat_map(|group| self.translation.users(group)).copied().collect();
         let model = self.translation.model();
         let changed = places.iter().map(|place| &model.load_balancers[*place]);
         let node_vip = self.vip_source == VipSource::Node;

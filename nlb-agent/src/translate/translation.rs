@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use itertools::{EitherOrBoth, Itertools};
 use k8s_openapi::api::core::v1::Service;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub struct Translation {
     vips: BTreeSet<IpAddr>,
     /// What was found of each load balancer before its targets were looked at; nothing of those that are not here.
     findings: BTreeMap<ObjectName, Findings>,
+    /// The places of the load balancers whose listeners lead to a target group.
+    users: HashMap<String, Vec<usize>>,
 }
 
 /// What a new look at the inputs came to.
@@ -64,8 +66,10 @@ impl Translation {
             slices: Slices::of(inputs),
             vips: forbidden(&drafts, settings),
             findings: BTreeMap::new(),
+            users: HashMap::new(),
         };
         drafts.into_iter().for_each(|draft| new.finish(draft));
+        new.users = users(&new.model);
         new.model.problems.extend(new.slices.problems().cloned());
         new.model.problems.sort_by_cached_key(order);
         new
@@ -74,6 +78,11 @@ impl Translation {
     /// What the inputs mean.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The places of the load balancers whose listeners lead to a target group, in their order.
+    pub fn users(&self, group: &str) -> &[usize] {
+        self.users.get(group).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The model alone.
@@ -194,6 +203,19 @@ impl Revision {
     fn found(self) -> Vec<Problem> {
         self.now.into_iter().filter(|problem| !self.before.contains(problem)).collect()
     }
+}
+
+fn users(model: &Model) -> HashMap<String, Vec<usize>> {
+    let mut users = HashMap::<String, Vec<usize>>::new();
+    for (place, lb) in model.load_balancers.iter().enumerate() {
+        for forward in lb.listeners.iter().flat_map(|listener| &listener.forward) {
+            let places = users.entry(forward.target_group.clone()).or_default();
+            if places.last() != Some(&place) {
+                places.push(place);
+            }
+        }
+    }
+    users
 }
 
 fn slice_object(name: &ObjectName) -> String {
