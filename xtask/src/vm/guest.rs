@@ -13,7 +13,7 @@ use crate::workspace::object;
 
 /// Modules that the tests' devices and filters need, each after those that it needs itself.
 pub(super) const MODULES: &[&str] = &["veth", "llc", "stp", "bridge", "sch_ingress", "cls_bpf"];
-/// The tests that run there. `kernel_ring` is no use: it wants 200 swaps a second, and an emulated processor makes 70.
+/// The tests that run there. `kernel_ring` is no use: it wants 1 000 swaps a second, and an emulated processor makes 70.
 const TESTS: &[&str] = &["kernel_fixtures", "kernel_bpf", "kernel_differential"];
 /// Frames of the differential test: what takes half a minute.
 const FRAMES: u32 = 6_000;
