@@ -2,6 +2,7 @@
 
 use super::Draft;
 use super::findings::{At, Findings};
+use super::front::Wanted;
 use super::settings::{NodeVips, Settings, Vips};
 use crate::model::{IpFamily, Model};
 use crate::problem::Effect;
@@ -11,6 +12,7 @@ use crate::vips::{Allocations, Grant, Pools, Request, Shortage};
 pub(super) fn give(drafts: &mut [Draft<'_>], settings: &Settings, previous: Option<&Model>) {
     match &settings.vips {
         Vips::None => {}
+        Vips::AnyNode(_) => drafts.iter_mut().for_each(own_addresses_only),
         Vips::Node(node) => drafts.iter_mut().for_each(|draft| from_node(draft, node)),
         Vips::Pools(pools) => {
             let now = previous.map(|it| Allocations::of(&it.load_balancers)).unwrap_or_default();
@@ -33,10 +35,15 @@ fn from_node(draft: &mut Draft<'_>, node: &NodeVips) {
             draft.findings.warn(At::WHOLE, "NoNodeAddress", message, Effect::Ignored);
         }
     }
-    if !draft.wanted.is_empty() {
+    own_addresses_only(draft);
+}
+
+fn own_addresses_only(draft: &mut Draft<'_>) {
+    for Wanted { ip, field } in &draft.wanted {
+        let value = ip.to_string();
         let message =
-            "The Service asks for addresses of its own, but --vip node serves on the node's.".to_owned();
-        draft.findings.note(At::WHOLE, "NoEffect", message, Effect::Ignored);
+            format!("{field}: {ip} was asked for, but --vip node serves on the node's own addresses.");
+        draft.findings.note(At { field, value: Some(&value) }, "NoEffect", message, Effect::Ignored);
     }
 }
 
@@ -55,7 +62,7 @@ fn from_pools(drafts: &mut [Draft<'_>], pools: &Pools, before: &Allocations) {
                 Shortage::NotInPool(_) | Shortage::Taken(..) | Shortage::Reserved(..) => false,
             };
             if !optional {
-                say(&shortage, &mut draft.findings);
+                say(&shortage, &draft.wanted, &mut draft.findings);
             }
         }
     }
@@ -72,7 +79,7 @@ fn request(draft: &Draft<'_>) -> Request {
         wanted: if draft.kept {
             lb.map(|it| it.vips.clone()).unwrap_or_default()
         } else {
-            draft.wanted.clone()
+            draft.wanted.iter().map(|it| it.ip).collect()
         },
         allocate: lb.is_some(),
     }
@@ -83,7 +90,7 @@ fn is_optional(prefers_dual: bool, family: IpFamily, families: &[IpFamily]) -> b
     prefers_dual && families.first() != Some(&family)
 }
 
-fn say(shortage: &Shortage, findings: &mut Findings) {
+fn say(shortage: &Shortage, wanted: &[Wanted], findings: &mut Findings) {
     let waits = "The Service waits without an address of that family.";
     let (reason, value, message) = match shortage {
         Shortage::NoPool(family) => {
@@ -102,7 +109,10 @@ fn say(shortage: &Shortage, findings: &mut Findings) {
             ("AddressReserved", Some(ip), format!("{ip} was asked for, but it is {what}. {waits}"))
         }
     };
+    // An address that goes on from before may be named nowhere any more.
+    let named = value.and_then(|ip| wanted.iter().find(|it| it.ip == *ip));
+    let field = named.map_or("", |it| it.field.as_str());
+    let message = if field.is_empty() { message } else { format!("{field}: {message}") };
     let value = value.map(ToString::to_string);
-    let field = if value.is_some() { "spec.loadBalancerIP" } else { "" };
     findings.warn(At { field, value: value.as_deref() }, reason, message, Effect::Ignored);
 }

@@ -271,10 +271,12 @@ fn merge(first: &mut Target, other: &Target) {
     }
 }
 
-/// Nodes that have a ready pod of any of the groups, for `externalTrafficPolicy: Local`.
-pub(super) fn nodes_with_ready_pods(lb: &LoadBalancer) -> BTreeSet<String> {
-    let targets = lb.target_groups.iter().flat_map(|group| &group.targets);
-    targets.filter(|it| it.conditions.ready).filter_map(|it| it.node.clone()).collect()
+/// Nodes that have a ready endpoint, whichever ports of the Service it serves, for `externalTrafficPolicy: Local`.
+pub(super) fn nodes_with_ready_pods(service: &ObjectName, context: &Context<'_>) -> BTreeSet<String> {
+    let slices = context.slices.of_service(service, context.inputs);
+    let endpoints = slices.iter().flat_map(|(_, slice)| &slice.endpoints);
+    let ready = endpoints.filter(|it| it.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true));
+    ready.filter_map(|it| it.node_name.clone()).collect()
 }
 
 /// `namespace/service:port/PROTOCOL`.
