@@ -4,7 +4,7 @@ use super::Draft;
 use super::findings::{At, Findings};
 use super::front::Wanted;
 use super::settings::{NodeVips, Settings, Vips};
-use crate::model::{IpFamily, Model};
+use crate::model::{IpFamily, LoadBalancer, Model};
 use crate::problem::Effect;
 use crate::vips::{Allocations, Grant, Pools, Request, Shortage};
 
@@ -24,11 +24,12 @@ pub(super) fn give(drafts: &mut [Draft<'_>], settings: &Settings, previous: Opti
 fn from_node(draft: &mut Draft<'_>, node: &NodeVips) {
     let Some(lb) = &mut draft.lb else { return };
     lb.vips.clear();
-    for family in lb.ip_families.clone() {
-        let own = node.addresses.iter().copied().filter(|ip| IpFamily::of(*ip) == family);
-        let before = lb.vips.len();
-        lb.vips.extend(own);
-        if lb.vips.len() == before && !is_optional(draft.prefers_dual, family, &lb.ip_families) {
+    for family in &lb.ip_families {
+        lb.vips.extend(node.addresses.iter().copied().filter(|ip| IpFamily::of(*ip) == *family));
+    }
+    for family in &lb.ip_families {
+        let has = lb.vips.iter().any(|ip| IpFamily::of(*ip) == *family);
+        if !has && !is_optional(draft.prefers_dual, *family, lb) {
             let message = format!(
                 "The node has no {family:?} address that clients could use, so the Service has none (--vip node)."
             );
@@ -57,7 +58,7 @@ fn from_pools(drafts: &mut [Draft<'_>], pools: &Pools, before: &Allocations) {
         for shortage in shortages {
             let optional = match shortage {
                 Shortage::NoPool(family) | Shortage::Exhausted(family) => {
-                    is_optional(draft.prefers_dual, family, &lb.ip_families)
+                    is_optional(draft.prefers_dual, family, lb)
                 }
                 Shortage::NotInPool(_) | Shortage::Taken(..) | Shortage::Reserved(..) => false,
             };
@@ -86,8 +87,8 @@ fn request(draft: &Draft<'_>) -> Request {
 }
 
 /// `PreferDualStack` takes what there is.
-fn is_optional(prefers_dual: bool, family: IpFamily, families: &[IpFamily]) -> bool {
-    prefers_dual && families.first() != Some(&family)
+fn is_optional(prefers_dual: bool, family: IpFamily, lb: &LoadBalancer) -> bool {
+    prefers_dual && (!lb.vips.is_empty() || lb.ip_families.first() != Some(&family))
 }
 
 fn say(shortage: &Shortage, wanted: &[Wanted], findings: &mut Findings) {

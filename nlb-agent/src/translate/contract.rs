@@ -273,3 +273,23 @@ fn a_setting_of_ours_that_is_not_is_led_to_aws_name_of_it() {
         model.problems.iter().any(|it| it.message.contains(&format!("nlb reads {AWS}healthcheck-interval")))
     );
 }
+
+#[test]
+fn families_that_do_not_meet_are_told() {
+    let ports = "[{name: http, port: 80}]";
+    let six = |text: String| text.replace("IPv4", "IPv6");
+    let one = model(&(service("web", &[]) + &six(slice("a", "web", ports, "[{addresses: [2001:db8::1]}]"))));
+    assert_eq!(told(&one), [(Warning, "FamilyNotServed", Ignored)]);
+    let both =
+        service("web", &[]).replace("ports:", "ipFamilies: [IPv6, IPv4], ipFamilyPolicy: POLICY, ports:");
+    let pools = ["192.0.2.0/24", "2001:db8:1::/120"].map(|it| it.parse().unwrap()).to_vec();
+    let vips = Vips::Pools(crate::vips::Pools { pools, reserved: Vec::new() });
+    let text =
+        both.replace("POLICY", "RequireDualStack") + &slice("a", "web", ports, "[{addresses: [10.0.0.1]}]");
+    let half = translate(&inputs(&text), &Settings { vips, ..settings() }, None);
+    assert_eq!(half.problems.len(), 1);
+    assert!(half.problems[0].message.contains("2001:db8:1::1"), "{:?}", half.problems);
+    // What is preferred takes what the pools have, whichever family comes first.
+    assert_eq!(told(&model(&both.replace("POLICY", "PreferDualStack"))), []);
+    assert_eq!(told(&model(&both.replace("POLICY", "RequireDualStack"))), [(Warning, "NoPool", Ignored)]);
+}
