@@ -3,10 +3,12 @@
 mod json;
 mod table;
 
+use crate::args::{self, CheckArgs};
 use crate::inputs::Inputs;
 use crate::manifests::{self, Collected, Reading};
 use crate::model::Model;
 use crate::problem::{Effect, Problem, Severity};
+use crate::settings;
 use crate::translate::{self, Settings, translate};
 use anyhow::Context;
 use std::io::{Read, Write};
@@ -19,6 +21,21 @@ pub enum Format {
     Table,
     /// For machines: one object, stable.
     Json,
+}
+
+/// As [`run`], with what the command line says. Flags that cannot be used end it with 2, as other wrong flags do.
+pub fn asked(args: &CheckArgs, out: &mut impl Write, err: &mut impl Write) -> u8 {
+    let format = match args.output.output {
+        args::Output::Table => Format::Table,
+        args::Output::Json => Format::Json,
+    };
+    match settings::of_flags(&args.translate) {
+        Ok(settings) => run(&settings, &args.paths, format, args.strict, out, err),
+        Err(error) => {
+            let _ = writeln!(err, "nlb-agent check: {error:#}");
+            2
+        }
+    }
 }
 
 /// Reads `paths` (files, folders, `-` for standard input), translates them as the running agent would, and prints the

@@ -1,9 +1,9 @@
 //! The program: subcommands on the outside, the control plane inside.
 
-use nlb_agent::args::{CheckArgs, Output};
+use nlb_agent::args::CheckArgs;
 use nlb_agent::cli::{Features, Hooks};
 use nlb_agent::offline::Pinned;
-use nlb_agent::{bpf, check, cli, host, serve, settings};
+use nlb_agent::{bpf, check, cli, host, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -18,13 +18,8 @@ fn main() -> ExitCode {
 
 #[expect(clippy::needless_pass_by_value, reason = "the hook hands its arguments over")]
 fn checked(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let settings = settings::of_flags(&args.translate)?;
-    let format = match args.output.output {
-        Output::Table => check::Format::Table,
-        Output::Json => check::Format::Json,
-    };
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-    Ok(check::run(&settings, &args.paths, format, args.strict, &mut out, &mut err).into())
+    Ok(check::asked(&args, &mut out, &mut err).into())
 }
 
 fn features() -> Features {

@@ -13,11 +13,15 @@ use ipnet::IpNet;
 /// The settings that the flags alone decide: all that `check` needs. Without a pool there are no VIPs.
 ///
 /// # Errors
-/// A `--vip-pool` that is none, with what is allowed.
+/// A `--vip-pool` that is none, with what is allowed; `--vip pool` without one.
 pub fn of_flags(args: &TranslateArgs) -> anyhow::Result<Settings> {
     let pools: Result<Vec<Pool>, String> = args.vip_pools.iter().map(|pool| pool.parse()).collect();
     let pools = pools.map_err(|why| anyhow!("--vip-pool: {why}"))?;
-    let vips = if pools.is_empty() { Vips::None } else { Vips::Pools(Pools { pools, reserved: Vec::new() }) };
+    let vips = match args.vip.map(|_| args.vip_source()).transpose()? {
+        Some(VipSource::Node) => Vips::AnyNode(NODE_PORTS),
+        None if pools.is_empty() => Vips::None,
+        Some(VipSource::Pool) | None => Vips::Pools(Pools { pools, reserved: Vec::new() }),
+    };
     Ok(Settings {
         load_balancer_classes: args.load_balancer_classes.clone(),
         claim_by_annotation: args.claim_by_annotation,
@@ -46,7 +50,7 @@ pub fn vips(
         (VipSource::Pool, Vips::Pools(pools)) => {
             Vips::Pools(Pools { pools: pools.pools.clone(), reserved: reserved(network) })
         }
-        (VipSource::Pool, Vips::None | Vips::Node(_)) => Vips::None,
+        (VipSource::Pool, Vips::None | Vips::Node(_) | Vips::AnyNode(_)) => Vips::None,
         (VipSource::Node, _) => Vips::Node(NodeVips {
             addresses: [IpFamily::IPv4, IpFamily::IPv6]
                 .into_iter()

@@ -78,6 +78,38 @@ fn the_table_names_listeners_targets_and_problems() {
 }
 
 #[test]
+fn flags_that_cannot_be_used_end_with_2_and_node_vips_are_shared() {
+    use clap::Parser;
+    let folder = tempfile::TempDir::new().unwrap();
+    let service = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: LoadBalancer, loadBalancerClass: nlb.io/nlb, ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, service("a") + &service("b")).unwrap();
+    let status = |flags: &[&str]| {
+        let words = ["nlb-agent", "check", file.to_str().unwrap(), "-o", "json"]
+            .into_iter()
+            .chain(flags.iter().copied());
+        let args::Command::Check(args) = args::Cli::parse_from(words).command else { panic!() };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        (asked(&args, &mut out, &mut err), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    };
+    for (flags, word) in
+        [(&["--vip-pool", "nonsense"][..], "nonsense"), (&["--vip", "pool"], "--vip-pool CIDR")]
+    {
+        let (code, out, err) = status(flags);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.contains(word), "{err}");
+    }
+    assert_eq!(status(&[]).0, 0);
+    assert_eq!(status(&["--vip-pool", "192.0.2.0/24"]).0, 0);
+    let (code, out, _) = status(&["--vip", "node", "--vip-pool", "192.0.2.0/24"]);
+    assert_eq!((code, out.contains("PortTaken"), out.contains("192.0.2.1")), (1, true, false), "{out}");
+}
+
+#[test]
 fn statuses_tell_refused_from_unreadable() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("a.yaml");

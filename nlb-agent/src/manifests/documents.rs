@@ -4,7 +4,7 @@ use super::server;
 use crate::inputs::{Identity, Object, ObjectName};
 use crate::problem::Problem;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, IgnoredAny};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -79,6 +79,7 @@ pub struct Reading {
 
 /// Reads all documents of `text`; `file` is what messages call it.
 pub fn parse(file: &str, text: &str) -> Reading {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reading = Reading::default();
     let json = is_json(file, text);
     let documents = if json { json_documents(text) } else { yaml_documents(text) };
@@ -102,7 +103,7 @@ type Document = Result<Value, (Option<usize>, String)>;
 
 /// JSON is YAML, except where several documents follow each other; a YAML flow mapping begins like JSON, too.
 fn is_json(file: &str, text: &str) -> bool {
-    let stream = || serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+    let stream = || serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     file.ends_with(".json") || (text.trim_start().starts_with('{') && stream().all(|it| it.is_ok()))
 }
 
@@ -117,7 +118,11 @@ fn yaml_documents(text: &str) -> Vec<Document> {
         // By way of the YAML crate's own value, because that one finds keys that are given twice.
         let value = serde_yaml_ng::Value::deserialize(document)
             .map_err(|error| (error.location().map(|it| it.line()), error.to_string()))
-            .and_then(|value| serde_json::to_value(value).map_err(|error| (None, error.to_string())));
+            .and_then(|mut value| {
+                let merged =
+                    value.apply_merge().and_then(|()| serde_json::to_value(&value).map_err(Error::custom));
+                merged.map_err(|error| (None, error.to_string()))
+            });
         let end = value.is_err();
         documents.push(value);
         if end {
@@ -146,7 +151,7 @@ impl Place<'_> {
         let (default_version, default_kind) = of_list.unzip();
         let Some(kind) = word("kind").or(default_kind.map(str::to_owned)) else {
             let why = "this is no Kubernetes object: it has no `kind`".to_owned();
-            return reading.errors.push(self.error(why, None, None));
+            return reading.errors.push(self.error(why, self.first_line(), None));
         };
         let version = word("apiVersion").or(default_version.map(str::to_owned)).unwrap_or_default();
         if let Some(items) = items_of(&kind, &value) {
@@ -183,19 +188,25 @@ impl Place<'_> {
         match object.map(server::admit) {
             Ok(Ok(object)) => reading.objects.push(object),
             Ok(Err(problems)) => reading.refused.push(Refused { identity, problems }),
-            Err((line, why)) => reading.errors.push(self.error(why, line, Some(identity))),
+            Err((line, why)) => {
+                let why = if self.listed { format!("{identity}: {why}") } else { why };
+                reading.errors.push(self.error(why, line, Some(identity)));
+            }
         }
     }
 
     fn typed<T: DeserializeOwned>(&self, value: Value) -> Result<T, (Option<usize>, String)> {
-        serde_json::from_value(value)
-            .map_err(|error| self.again::<T>().unwrap_or((self.first_line(), error.to_string())))
+        serde_json::from_value(value).map_err(|error| {
+            let elsewhere = || (self.json_line::<T>().or_else(|| self.first_line()), error.to_string());
+            self.again::<T>().unwrap_or_else(elsewhere)
+        })
     }
 
     /// The same mistake once more, straight from the text, because only then the parser knows the line. It finds fewer
     /// mistakes there: a bare `true` passes for a string.
     fn again<T: DeserializeOwned>(&self) -> Option<(Option<usize>, String)> {
-        if self.json || self.listed {
+        // A merge key is resolved only in the value that was read first.
+        if self.json || self.listed || self.text.contains("<<") {
             return None;
         }
         let document = serde_yaml_ng::Deserializer::from_str(self.text).nth(self.document - 1)?;
@@ -203,8 +214,30 @@ impl Place<'_> {
         Some((error.location().map(|it| it.line()), error.to_string()))
     }
 
+    /// The line of the same mistake in a document of JSON.
+    fn json_line<T: DeserializeOwned>(&self) -> Option<usize> {
+        if !self.json || self.listed {
+            return None;
+        }
+        let (above, document) = self.json_document()?;
+        let error = T::deserialize(&mut serde_json::Deserializer::from_str(document)).err()?;
+        Some(above + error.line())
+    }
+
+    /// How many lines stand above this document of JSON, and the text from its first character on.
+    fn json_document(&self) -> Option<(usize, &str)> {
+        let mut stream = serde_json::Deserializer::from_str(self.text).into_iter::<IgnoredAny>();
+        stream.by_ref().take(self.document - 1).for_each(drop);
+        let document = self.text.get(stream.byte_offset()..)?.trim_start();
+        let above = &self.text[..self.text.len() - document.len()];
+        Some((above.matches('\n').count(), document))
+    }
+
     /// Where the document begins.
     fn first_line(&self) -> Option<usize> {
+        if self.json {
+            return self.json_document().map(|(above, _)| above + 1);
+        }
         let is_mark = |line: &str| line == "---" || line.starts_with("--- ");
         let is_content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%']);
         let first = self.text.lines().position(is_content)?;
@@ -212,7 +245,7 @@ impl Place<'_> {
         let marks =
             self.text.lines().enumerate().filter(|(_, line)| is_mark(line)).map(|(index, _)| index + 2);
         let mut starts = unmarked.then_some(first + 1).into_iter().chain(marks);
-        starts.nth(self.document - 1).filter(|_| !self.json)
+        starts.nth(self.document - 1)
     }
 
     fn error(&self, why: String, line: Option<usize>, identity: Option<Identity>) -> ReadError {
@@ -270,6 +303,36 @@ mod tests {
         let error = &reading.errors[0];
         assert_eq!((error.document, error.line), (2, Some(6)), "{error}");
         assert_eq!(error.identity.as_ref().unwrap().to_string(), "Service default/x");
+    }
+
+    #[test]
+    fn every_error_names_a_line() {
+        let json = |name: &str, port: &str| {
+            format!(
+                "{{\"apiVersion\":\"v1\",\"kind\":\"Service\",\n\"metadata\":{{\"name\":\"{name}\"}},\n\"spec\":{{\"ports\":[{{\"port\":{port}}}]}}}}"
+            )
+        };
+        let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: x}]}}\n";
+        let rows = [
+            (json("a", "\"x\""), 1, 3, "invalid type"),
+            (format!("\n{}\n{}", json("a", "1"), json("b", "\"x\"")), 2, 7, "invalid type"),
+            ("{\"a\":1}".into(), 1, 1, "no `kind`"),
+            (format!("{SERVICE}---\nfoo: 1\n"), 2, 6, "no `kind`"),
+            (list.into(), 1, 1, "Service default/b: invalid type"),
+        ];
+        for (text, document, line, why) in rows {
+            let error = &parse("-", &text).errors[0];
+            assert_eq!((error.document, error.line), (document, Some(line)), "{error}");
+            assert!(error.why.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn merge_keys_and_a_byte_order_mark_are_read_as_kubectl_does() {
+        let text = SERVICE.replace("metadata: {", "metadata: {<<: {namespace: other}, ");
+        let reading = parse("a.yaml", &format!("\u{feff}{text}"));
+        assert_eq!(reading.errors, []);
+        assert_eq!(names(&reading), ["Service other/web"]);
     }
 
     #[test]

@@ -158,6 +158,14 @@ fn validate_spec(spec: &ServiceSpec, refusal: &mut Refusal) {
             );
         }
     }
+    if kind == "LoadBalancer" && is(&spec.cluster_ip, "None") {
+        refusal.add("spec.clusterIP", Some("None"), "an address or nothing, as `type` is LoadBalancer");
+    }
+    let affinity = spec.session_affinity_config.as_ref().and_then(|it| it.client_ip.as_ref());
+    if let Some(seconds) = affinity.and_then(|it| it.timeout_seconds).filter(|it| !(1..=86_400).contains(it))
+    {
+        refusal.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds", Some(seconds), "1 to 86400");
+    }
     validate_ports(spec, kind, refusal);
 }
 

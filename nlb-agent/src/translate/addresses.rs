@@ -2,8 +2,9 @@
 
 use super::Draft;
 use super::findings::{At, Findings};
+use super::front::Wanted;
 use super::settings::{NodeVips, Settings, Vips};
-use crate::model::{IpFamily, Model};
+use crate::model::{IpFamily, LoadBalancer, Model};
 use crate::problem::Effect;
 use crate::vips::{Allocations, Grant, Pools, Request, Shortage};
 
@@ -11,6 +12,7 @@ use crate::vips::{Allocations, Grant, Pools, Request, Shortage};
 pub(super) fn give(drafts: &mut [Draft<'_>], settings: &Settings, previous: Option<&Model>) {
     match &settings.vips {
         Vips::None => {}
+        Vips::AnyNode(_) => drafts.iter_mut().for_each(own_addresses_only),
         Vips::Node(node) => drafts.iter_mut().for_each(|draft| from_node(draft, node)),
         Vips::Pools(pools) => {
             let now = previous.map(|it| Allocations::of(&it.load_balancers)).unwrap_or_default();
@@ -22,21 +24,27 @@ pub(super) fn give(drafts: &mut [Draft<'_>], settings: &Settings, previous: Opti
 fn from_node(draft: &mut Draft<'_>, node: &NodeVips) {
     let Some(lb) = &mut draft.lb else { return };
     lb.vips.clear();
-    for family in lb.ip_families.clone() {
-        let own = node.addresses.iter().copied().filter(|ip| IpFamily::of(*ip) == family);
-        let before = lb.vips.len();
-        lb.vips.extend(own);
-        if lb.vips.len() == before && !is_optional(draft.prefers_dual, family, &lb.ip_families) {
+    for family in &lb.ip_families {
+        lb.vips.extend(node.addresses.iter().copied().filter(|ip| IpFamily::of(*ip) == *family));
+    }
+    for family in &lb.ip_families {
+        let has = lb.vips.iter().any(|ip| IpFamily::of(*ip) == *family);
+        if !has && !is_optional(draft.prefers_dual, *family, lb) {
             let message = format!(
                 "The node has no {family:?} address that clients could use, so the Service has none (--vip node)."
             );
             draft.findings.warn(At::WHOLE, "NoNodeAddress", message, Effect::Ignored);
         }
     }
-    if !draft.wanted.is_empty() {
+    own_addresses_only(draft);
+}
+
+fn own_addresses_only(draft: &mut Draft<'_>) {
+    for Wanted { ip, field } in &draft.wanted {
+        let value = ip.to_string();
         let message =
-            "The Service asks for addresses of its own, but --vip node serves on the node's.".to_owned();
-        draft.findings.note(At::WHOLE, "NoEffect", message, Effect::Ignored);
+            format!("{field}: {ip} was asked for, but --vip node serves on the node's own addresses.");
+        draft.findings.note(At { field, value: Some(&value) }, "NoEffect", message, Effect::Ignored);
     }
 }
 
@@ -50,12 +58,12 @@ fn from_pools(drafts: &mut [Draft<'_>], pools: &Pools, before: &Allocations) {
         for shortage in shortages {
             let optional = match shortage {
                 Shortage::NoPool(family) | Shortage::Exhausted(family) => {
-                    is_optional(draft.prefers_dual, family, &lb.ip_families)
+                    is_optional(draft.prefers_dual, family, lb)
                 }
                 Shortage::NotInPool(_) | Shortage::Taken(..) | Shortage::Reserved(..) => false,
             };
             if !optional {
-                say(&shortage, &mut draft.findings);
+                say(&shortage, &draft.wanted, &mut draft.findings);
             }
         }
     }
@@ -72,18 +80,18 @@ fn request(draft: &Draft<'_>) -> Request {
         wanted: if draft.kept {
             lb.map(|it| it.vips.clone()).unwrap_or_default()
         } else {
-            draft.wanted.clone()
+            draft.wanted.iter().map(|it| it.ip).collect()
         },
         allocate: lb.is_some(),
     }
 }
 
 /// `PreferDualStack` takes what there is.
-fn is_optional(prefers_dual: bool, family: IpFamily, families: &[IpFamily]) -> bool {
-    prefers_dual && families.first() != Some(&family)
+fn is_optional(prefers_dual: bool, family: IpFamily, lb: &LoadBalancer) -> bool {
+    prefers_dual && (!lb.vips.is_empty() || lb.ip_families.first() != Some(&family))
 }
 
-fn say(shortage: &Shortage, findings: &mut Findings) {
+fn say(shortage: &Shortage, wanted: &[Wanted], findings: &mut Findings) {
     let waits = "The Service waits without an address of that family.";
     let (reason, value, message) = match shortage {
         Shortage::NoPool(family) => {
@@ -102,7 +110,10 @@ fn say(shortage: &Shortage, findings: &mut Findings) {
             ("AddressReserved", Some(ip), format!("{ip} was asked for, but it is {what}. {waits}"))
         }
     };
+    // An address that goes on from before may be named nowhere any more.
+    let named = value.and_then(|ip| wanted.iter().find(|it| it.ip == *ip));
+    let field = named.map_or("", |it| it.field.as_str());
+    let message = if field.is_empty() { message } else { format!("{field}: {message}") };
     let value = value.map(ToString::to_string);
-    let field = if value.is_some() { "spec.loadBalancerIP" } else { "" };
     findings.warn(At { field, value: value.as_deref() }, reason, message, Effect::Ignored);
 }

@@ -29,6 +29,15 @@ impl Setting {
     pub(super) fn at(&self) -> At<'_> {
         At { field: &self.field, value: Some(&self.value) }
     }
+
+    /// What messages say has or has no effect: the annotation, or the one item of its map.
+    pub(super) fn subject(&self) -> String {
+        if self.value.trim() == self.text {
+            self.field.clone()
+        } else {
+            format!("{} in {}", super::shown(&self.value), self.field)
+        }
+    }
 }
 
 impl<'a> Annotations<'a> {
@@ -136,13 +145,23 @@ pub(super) fn boolean(setting: &Setting, findings: &mut Findings) -> Option<bool
 /// A decimal number, clamped into its range with a Warning, however long it is.
 pub(super) fn integer(setting: &Setting, range: RangeInclusive<u32>, findings: &mut Findings) -> Option<u32> {
     let allowed = format!("{} to {}", range.start(), range.end());
+    within(setting, range, &allowed, findings)
+}
+
+/// The same, with words of one's own for what is allowed.
+pub(super) fn within(
+    setting: &Setting,
+    range: RangeInclusive<u32>,
+    allowed: &str,
+    findings: &mut Findings,
+) -> Option<u32> {
     let Some(value) = read_integer(&setting.text) else {
         findings.bad(setting.at(), &format!("a number, {allowed}"));
         return None;
     };
     let used = value.clamp((*range.start()).into(), (*range.end()).into());
     if used != value {
-        findings.clamped(setting.at(), &allowed, used);
+        findings.clamped(setting.at(), allowed, used);
     }
     u32::try_from(used).ok()
 }
@@ -160,6 +179,11 @@ fn read_integer(text: &str) -> Option<i64> {
 /// Items between commas, trimmed, empty ones dropped.
 pub(super) fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
+}
+
+/// True if [`Annotations::map`] can read it.
+pub(super) fn is_map(text: &str) -> bool {
+    map(text).is_ok()
 }
 
 /// `k=v` pairs between commas, `\,` a literal one; the last of two equal keys wins. The error is the bad item.

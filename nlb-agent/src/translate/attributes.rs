@@ -1,7 +1,9 @@
-//! Attributes of target groups, listeners and the load balancer (contract 1.4 to 1.6).
+//! Attributes of target groups and the load balancer (contract 1.4, 1.5).
 
-use super::annotations::{AWS, Annotations, Setting, boolean, integer, is_given};
+use super::annotations::{AWS, Annotations, Setting, boolean, integer, is_given, read_boolean};
 use super::findings::Findings;
+use super::known::{Syntax, later, no_effect};
+use super::listeners::no_such_listener;
 use super::ports::Port;
 use crate::model::{Protocol, Threshold};
 use crate::problem::Effect;
@@ -66,7 +68,8 @@ impl AttributeMaps {
     ) -> GroupAttributes {
         let mut merged = self.general.clone();
         let own = self.by_port.get(&port).into_iter().flatten();
-        merged.extend(own.filter(|(_, it)| !it.text.is_empty()).map(|(key, it)| (key.clone(), it.clone())));
+        merged
+            .extend(own.filter(|(_, it)| is_given(it, findings)).map(|(key, it)| (key.clone(), it.clone())));
         let mut group = defaults(protocol, preserve);
         if let Some(delay) = self.drain_alias {
             group.deregistration_delay = delay;
@@ -75,6 +78,7 @@ impl AttributeMaps {
             group.take(key, setting, protocol, findings);
         }
         group.stickiness(&merged, findings);
+        group.ends_of_flows(&merged, findings);
         group.thresholds(&merged, findings);
         group
     }
@@ -96,6 +100,9 @@ fn defaults(protocol: Protocol, preserve: bool) -> GroupAttributes {
     }
 }
 
+const DRAINED_TERMINATION: &str = "deregistration_delay.connection_termination.enabled";
+const DRAINING_INTERVAL: &str = "target_health_state.unhealthy.draining_interval_seconds";
+const UNHEALTHY_TERMINATION: &str = "target_health_state.unhealthy.connection_termination.enabled";
 const ROUTING: &str = "target_group_health.unhealthy_state_routing.minimum_healthy_targets";
 const FAILOVER: &str = "target_group_health.dns_failover.minimum_healthy_targets";
 
@@ -105,13 +112,13 @@ impl GroupAttributes {
             "deregistration_delay.timeout_seconds" => {
                 seconds(&mut self.deregistration_delay, setting, 3600, findings);
             }
-            "deregistration_delay.connection_termination.enabled" => {
+            DRAINED_TERMINATION => {
                 flag(&mut self.deregistration_connection_termination, setting, findings);
             }
-            "target_health_state.unhealthy.draining_interval_seconds" => {
+            DRAINING_INTERVAL => {
                 seconds(&mut self.unhealthy_draining_interval, setting, 360_000, findings);
             }
-            "target_health_state.unhealthy.connection_termination.enabled" => {
+            UNHEALTHY_TERMINATION => {
                 fixed_on_udp(&mut self.unhealthy_connection_termination, setting, protocol, findings);
             }
             "preserve_client_ip.enabled" => {
@@ -123,8 +130,11 @@ impl GroupAttributes {
                 self.proxy_protocol = Some(setting.clone()).filter(|it| boolean(it, findings) == Some(true));
             }
             "proxy_protocol_v2.client_to_server.header_placement" => {
-                let message =
-                    format!("{} has no effect: no port is served with a PROXY header yet.", setting.value);
+                let message = format!(
+                    "{}: {} has no effect: no port is served with a PROXY header yet.",
+                    setting.field,
+                    super::shown(&setting.value)
+                );
                 findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
             }
             // Read together, below.
@@ -138,12 +148,39 @@ impl GroupAttributes {
         let given = |key: &str| map.get(key).filter(|it| !it.text.is_empty());
         let enabled = given("stickiness.enabled").and_then(|it| boolean(it, findings)).unwrap_or(false);
         self.source_ip_stickiness = enabled;
+        if let Some(setting) = given("stickiness.enabled").filter(|_| enabled) {
+            later(setting, "new flows of one client may go to several pods", findings);
+        }
         if let Some(kind) = given("stickiness.type").filter(|it| it.text != "source_ip") {
             let message = format!(
-                "{}: the only stickiness of a network load balancer is source_ip; it is used.",
-                kind.value
+                "{}: {} is not the stickiness of a network load balancer; allowed: source_ip, which counts.",
+                kind.field,
+                super::shown(&kind.value)
             );
             findings.warn(kind.at(), "InvalidAnnotation", message, Effect::DefaultUsed);
+        }
+    }
+
+    /// What of the ends of flows goes another way than the settings say.
+    fn ends_of_flows(&self, map: &Map, findings: &mut Findings) {
+        if let Some(setting) = map.get(DRAINING_INTERVAL)
+            && self.unhealthy_connection_termination
+            && !self.unhealthy_draining_interval.is_zero()
+        {
+            let message = format!(
+                "{}: {DRAINING_INTERVAL} has no effect where {UNHEALTHY_TERMINATION} is true, as it is for TCP unless set.",
+                setting.field
+            );
+            findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
+        }
+        if let Some(setting) = map.get(DRAINED_TERMINATION).filter(|it| read_boolean(&it.text) == Some(false))
+        {
+            let message = format!(
+                "{}: {DRAINED_TERMINATION} is false, which is not honoured yet: at the end of the delay a target's flows are \
+                 given up.",
+                setting.field
+            );
+            findings.note(setting.at(), "NotYetSupported", message, Effect::Ignored);
         }
     }
 
@@ -160,6 +197,14 @@ impl GroupAttributes {
                 "count" => threshold.count = integer(setting, 1..=u32::MAX, findings).or(threshold.count),
                 _ if off => threshold.percentage = None,
                 _ => threshold.percentage = integer(setting, 1..=100, findings),
+            }
+            if prefix == FAILOVER && *threshold != Threshold::default() && !off {
+                let message = format!(
+                    "{}: {} is not honoured yet: addresses are not announced, so there is nothing to withdraw.",
+                    setting.field,
+                    super::shown(&setting.value)
+                );
+                findings.note(setting.at(), "NotYetSupported", message, Effect::Ignored);
             }
         }
     }
@@ -187,7 +232,11 @@ fn fixed_on_udp(value: &mut bool, setting: &Setting, protocol: Protocol, finding
         Protocol::Tcp => *value = given,
         Protocol::Udp if given == *value => {}
         Protocol::Udp => {
-            let message = format!("{} cannot be had for UDP; UDP groups keep {value}.", setting.value);
+            let message = format!(
+                "{}: {} cannot be had for UDP; UDP groups keep {value}.",
+                setting.field,
+                super::shown(&setting.value)
+            );
             findings.warn(setting.at(), "NotForUdp", message, Effect::Ignored);
         }
     }
@@ -199,15 +248,8 @@ fn unknown(key: &str, setting: &Setting, findings: &mut Findings) {
     } else {
         "is no attribute that nlb or AWS's NLB knows; look for a typing mistake"
     };
-    let message = format!("{} {what}. It has no effect.", super::shown(&setting.value));
+    let message = format!("{}: {} {what}. It has no effect.", setting.field, super::shown(&setting.value));
     findings.warn(setting.at(), "UnknownAttribute", message, Effect::Ignored);
-}
-
-fn no_such_listener(setting: Option<Setting>, findings: &mut Findings) {
-    if let Some(setting) = setting {
-        let message = format!("{} names no listener of this Service, so it has no effect.", setting.field);
-        findings.warn(setting.at(), "UnknownListener", message, Effect::Ignored);
-    }
 }
 
 /// The classic load balancer's draining keys, where the attribute itself is not set.
@@ -235,98 +277,25 @@ fn drain_alias(annotations: &Annotations<'_>, general: &Map, findings: &mut Find
     if enabled == Some(false) { Some(Duration::ZERO) } else { timeout }
 }
 
-/// Idle timeouts of listeners: their attributes, else the classic load balancer's key, else what AWS has.
-pub(super) struct IdleTimeouts {
-    explicit: BTreeMap<(u16, Protocol), Duration>,
-    alias: Option<Duration>,
-}
-
-const IDLE: &str = "tcp.idle_timeout.seconds";
-
-impl IdleTimeouts {
-    pub(super) fn read(
-        annotations: &Annotations<'_>,
-        ports: &[Port],
-        for_aws: bool,
-        findings: &mut Findings,
-    ) -> Self {
-        let mut explicit = BTreeMap::new();
-        let prefix = format!("{AWS}listener-attributes.");
-        for suffix in annotations.keys().filter_map(|key| key.strip_prefix(&prefix)) {
-            let key = format!("listener-attributes.{suffix}");
-            let meant = listeners_meant(ports, suffix);
-            if meant.is_empty() {
-                no_such_listener(annotations.short(&key), findings);
-                continue;
-            }
-            for (name, setting) in annotations.map(&key, findings).unwrap_or_default() {
-                let tcp: Vec<_> = meant.iter().filter(|(_, protocol)| *protocol == Protocol::Tcp).collect();
-                if name != IDLE || tcp.is_empty() {
-                    let message = format!(
-                        "{} has no effect on {suffix}; only {IDLE} of a TCP listener has.",
-                        setting.value
-                    );
-                    findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-                } else if is_given(&setting, findings)
-                    && let Some(value) = integer(&setting, 60..=6000, findings)
-                {
-                    explicit.extend(tcp.into_iter().map(|it| (*it, Duration::from_secs(value.into()))));
-                }
-            }
-        }
-        Self { explicit, alias: idle_alias(annotations, for_aws, findings) }
-    }
-
-    pub(super) fn of(&self, port: u16, protocol: Protocol) -> Duration {
-        match protocol {
-            Protocol::Udp => Duration::from_secs(120),
-            Protocol::Tcp => {
-                let explicit = self.explicit.get(&(port, protocol)).copied();
-                explicit.or(self.alias).unwrap_or(Duration::from_secs(350))
-            }
-        }
-    }
-}
-
-/// `PROTO-port` with AWS's words for what the listener ends up as.
-fn listeners_meant(ports: &[Port], suffix: &str) -> Vec<(u16, Protocol)> {
-    let Some((word, number)) = suffix.rsplit_once('-') else { return Vec::new() };
-    let protocols: &[Protocol] = match word {
-        "TCP" | "TLS" => &[Protocol::Tcp],
-        "UDP" | "QUIC" => &[Protocol::Udp],
-        "TCP_UDP" | "TCP_QUIC" => &[Protocol::Tcp, Protocol::Udp],
-        _ => &[],
-    };
-    let number = number.parse::<u16>().ok();
-    let fits = |port: &&Port| {
-        Some(port.number) == number && port.transport.is_some_and(|it| protocols.contains(&it))
-    };
-    ports.iter().filter(fits).filter_map(|port| Some((port.number, port.transport?))).collect()
-}
-
-/// D12: people who come from NLB with a left-over key must not see a shorter life.
-fn idle_alias(annotations: &Annotations<'_>, for_aws: bool, findings: &mut Findings) -> Option<Duration> {
-    let key = "connection-idle-timeout";
-    let setting = annotations.scalar(key, findings)?;
-    if for_aws {
-        let message = format!(
-            "{} belongs to AWS's classic load balancer and has no effect on an NLB; set {IDLE} in listener-attributes.",
-            setting.field
-        );
-        findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-        return None;
-    }
-    let message = format!("{} is an old name: it is read as {IDLE}.", setting.field);
-    findings.note(setting.at(), "LocalMeaning", message, Effect::LocalMeaning);
-    integer(&setting, 1..=4000, findings).map(|it| Duration::from_secs(it.into()))
-}
-
 /// What the attributes of the load balancer itself say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LoadBalancerAttributes {
     pub(super) deletion_protection: bool,
     pub(super) cross_zone: bool,
 }
+
+/// What only AWS can do.
+const CLOUD: [(&str, Syntax); 7] = [
+    ("access_logs.s3.enabled", Syntax::Boolean),
+    ("access_logs.s3.bucket", Syntax::Any),
+    ("access_logs.s3.prefix", Syntax::Any),
+    ("zonal_shift.config.enabled", Syntax::Boolean),
+    ("dns_record.client_routing_policy", Syntax::Words(&ROUTING_POLICIES)),
+    ("ipv6.deny_all_igw_traffic", Syntax::Boolean),
+    ("secondary_ips.auto_assigned.per_subnet", Syntax::Number),
+];
+const ROUTING_POLICIES: [&str; 3] =
+    ["any_availability_zone", "partial_availability_zone_affinity", "availability_zone_affinity"];
 
 /// Reads `attributes` and the single annotations that go before it.
 pub(super) fn load_balancer(
@@ -338,23 +307,22 @@ pub(super) fn load_balancer(
         match key.as_str() {
             "deletion_protection.enabled" if is_given(&setting, findings) => {
                 flag(&mut read.deletion_protection, &setting, findings);
+                if read.deletion_protection {
+                    let meanwhile = "the Service is served until it is removed, and nothing holds that back";
+                    later(&setting, meanwhile, findings);
+                }
             }
             "load_balancing.cross_zone.enabled" if is_given(&setting, findings) => {
                 flag(&mut read.cross_zone, &setting, findings);
             }
             "deletion_protection.enabled" | "load_balancing.cross_zone.enabled" => {}
-            "access_logs.s3.enabled"
-            | "access_logs.s3.bucket"
-            | "access_logs.s3.prefix"
-            | "zonal_shift.config.enabled"
-            | "dns_record.client_routing_policy"
-            | "ipv6.deny_all_igw_traffic"
-            | "secondary_ips.auto_assigned.per_subnet" => {
-                let message =
-                    format!("{} is AWS's own business and has no effect here.", super::shown(&setting.value));
-                findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-            }
-            key => unknown(key, &setting, findings),
+            key => match CLOUD.iter().find(|(it, _)| *it == key) {
+                Some((_, syntax)) => {
+                    let why = format!("{key} is AWS's own business");
+                    no_effect(&setting, *syntax, &why, findings);
+                }
+                None => unknown(key, &setting, findings),
+            },
         }
     }
     if let Some(cross_zone) = annotations.boolean("cross-zone-load-balancing-enabled", findings) {

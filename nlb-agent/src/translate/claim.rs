@@ -8,6 +8,10 @@ use k8s_openapi::api::core::v1::Service;
 
 /// Classes whose users expect AWS's defaults.
 const AWS_CLASSES: [&str; 2] = ["service.k8s.aws/nlb", "eks.amazonaws.com/nlb"];
+/// The AWS controller's.
+const AWS_FINALIZER: &str = "service.k8s.aws/resources";
+/// Where AWS's load balancers have their names.
+const AWS_DOMAINS: [&str; 2] = [".amazonaws.com", ".amazonaws.com.cn"];
 /// Ours, kept on a Service only while deletion protection is on.
 const FINALIZER: &str = "nlb.io/resources";
 
@@ -45,6 +49,31 @@ pub(super) fn deletion(service: &Service, findings: &mut Findings) {
         let message = "The Service is being deleted, but deletion_protection.enabled holds that back: it is served on. \
                        Set the attribute to false to let it go.";
         findings.warn(At::WHOLE, "DeletionProtected", message.into(), Effect::LocalMeaning);
+    }
+}
+
+/// Says what the AWS controller left on a Service that it had before, and how the migration ends.
+pub(super) fn left_overs(service: &Service, findings: &mut Findings) {
+    if service.metadata.finalizers.iter().flatten().any(|it| it == AWS_FINALIZER) {
+        let message = format!(
+            "metadata.finalizers holds {AWS_FINALIZER}, which the AWS Load Balancer Controller left: without that controller \
+             a deletion of the Service hangs. When AWS's load balancer is gone, remove the entry (kubectl edit service)."
+        );
+        let at = At { field: "metadata.finalizers", value: Some(AWS_FINALIZER) };
+        findings.warn(at, "LeftByAws", message, Effect::Ignored);
+    }
+    let balancer = service.status.as_ref().and_then(|it| it.load_balancer.as_ref());
+    let ingress = balancer.iter().flat_map(|it| it.ingress.iter().flatten()).enumerate();
+    for (index, name) in ingress.filter_map(|(index, it)| Some((index, it.hostname.as_deref()?))) {
+        if AWS_DOMAINS.iter().any(|domain| name.ends_with(domain)) {
+            let field = format!("status.loadBalancer.ingress[{index}].hostname");
+            let message = format!(
+                "{field} is {}, the name of a load balancer at AWS: clients that use it do not come here. Lead them to the \
+                 Service's own addresses, then delete AWS's load balancer.",
+                super::shown(name)
+            );
+            findings.warn(At { field: &field, value: Some(name) }, "LeftByAws", message, Effect::Ignored);
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use super::findings::At;
 use super::ports::{Port, ports};
 use super::settings::{NodeVips, Settings, Vips};
 use crate::inputs::ObjectName;
-use crate::model::{Listener, LoadBalancer, Protocol, RefusedPort};
+use crate::model::{IpFamily, Listener, LoadBalancer, Protocol, RefusedPort};
 use crate::problem::Effect;
 use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// Refuses what is taken. `drafts` stand in the order of who was first.
 pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
@@ -17,11 +18,16 @@ pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
     for draft in drafts {
         let Some(lb) = &mut draft.lb else { continue };
         for listener in std::mem::take(&mut lb.listeners) {
-            let place = |vip: &IpAddr| (*vip, listener.protocol, listener.port);
-            let owner = lb.vips.iter().find_map(|vip| owners.get(&place(vip)).map(|owner| (*vip, owner)));
+            let places = places(lb, &listener, &settings.vips);
+            let owner = places.iter().find_map(|place| owners.get(place).map(|owner| (place.0, owner)));
             let taken = match (owner, &settings.vips) {
+                (Some((vip, owner)), _) if vip.is_unspecified() => {
+                    Some(format!("on every node it is Service {owner}'s, which is older"))
+                }
                 (Some((vip, owner)), _) => Some(format!("on {vip} it is Service {owner}'s, which is older")),
-                (None, Vips::Node(node)) => taken_by_node(node, lb, &listener),
+                (None, Vips::Node(node)) => taken_by_socket(node, lb, &listener)
+                    .or_else(|| in_range(node.node_ports.as_ref(), &listener)),
+                (None, Vips::AnyNode(range)) => in_range(Some(range), &listener),
                 (None, Vips::None | Vips::Pools(_)) => None,
             };
             if let Some(why) = taken {
@@ -45,7 +51,7 @@ pub(super) fn settle(drafts: &mut [Draft<'_>], settings: &Settings) {
                 let at = At { field: &field, value: Some(&value) };
                 draft.findings.warn(at, "LocalPortRange", message, Effect::LocalMeaning);
             }
-            owners.extend(lb.vips.iter().map(|vip| (place(vip), draft.name.clone())));
+            owners.extend(places.into_iter().map(|place| (place, draft.name.clone())));
             lb.listeners.push(listener);
         }
     }
@@ -58,14 +64,29 @@ fn field_of(service: &Service, listener: &Listener) -> String {
     ports.iter().find(same).map_or("spec.ports".into(), |it| format!("spec.ports[{}].port", it.index))
 }
 
-fn taken_by_node(node: &NodeVips, lb: &LoadBalancer, listener: &Listener) -> Option<String> {
+/// Where a listener stands: on its VIPs, or on those of a node that is not known.
+fn places(lb: &LoadBalancer, listener: &Listener, vips: &Vips) -> Vec<(IpAddr, Protocol, u16)> {
+    let any = |family: &IpFamily| match family {
+        IpFamily::IPv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpFamily::IPv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let addresses = match vips {
+        Vips::AnyNode(_) => lb.ip_families.iter().map(any).collect(),
+        Vips::None | Vips::Pools(_) | Vips::Node(_) => lb.vips.clone(),
+    };
+    addresses.into_iter().map(|ip| (ip, listener.protocol, listener.port)).collect()
+}
+
+fn taken_by_socket(node: &NodeVips, lb: &LoadBalancer, listener: &Listener) -> Option<String> {
     let covering = |it: &&super::settings::Listening| {
         lb.vips.iter().any(|vip| it.covers(*vip, listener.protocol, listener.port))
     };
-    if let Some(own) = node.listening.iter().find(covering) {
-        return Some(format!("{} listens on {} port {} of this node", own.owner, own.address, own.port));
-    }
-    let range = node.node_ports.as_ref().filter(|range| range.contains(&listener.port))?;
+    let own = node.listening.iter().find(covering)?;
+    Some(format!("{} listens on {} port {} of this node", own.owner, own.address, own.port))
+}
+
+fn in_range(node_ports: Option<&RangeInclusive<u16>>, listener: &Listener) -> Option<String> {
+    let range = node_ports.filter(|range| range.contains(&listener.port))?;
     Some(format!("{} to {} is the node-port range", range.start(), range.end()))
 }
 

@@ -1,6 +1,7 @@
 //! What is found wrong with one object while it is translated.
 
 use crate::problem::{Effect, Problem, Severity};
+use std::collections::BTreeSet;
 
 /// Problems of one object; `broken` ones stop its change.
 #[derive(Clone, Debug)]
@@ -8,7 +9,7 @@ pub(super) struct Findings {
     object: String,
     /// In the order they were found.
     pub(super) problems: Vec<Problem>,
-    broken: Vec<usize>,
+    broken: BTreeSet<usize>,
 }
 
 /// Characters of a value that are shown inside a message.
@@ -33,9 +34,15 @@ pub fn shown(value: &str) -> String {
     format!("`{cut}`")
 }
 
+/// Items of a list that are not what the list is of, as a message counts them up.
+pub(super) fn strangers(items: &[String]) -> String {
+    let verb = if items.len() == 1 { "is" } else { "are" };
+    format!("`{}` {verb} none", items.join("`, `"))
+}
+
 impl Findings {
     pub(super) fn new(object: String) -> Self {
-        Self { object, problems: Vec::new(), broken: Vec::new() }
+        Self { object, problems: Vec::new(), broken: BTreeSet::new() }
     }
 
     /// Something is not as it was asked for.
@@ -50,11 +57,10 @@ impl Findings {
 
     /// A bad value of a traffic setting: the Service's change is not made.
     pub(super) fn bad(&mut self, at: At<'_>, allowed: &str) {
-        let before = self.problems.len();
         let message =
             format!("{} is {}, which cannot be used; allowed: {allowed}.", at.field, found(at.value));
         self.add(Severity::Warning, at, "InvalidAnnotation", message, Effect::LoadBalancerRefused);
-        self.broken.extend(before..self.problems.len());
+        self.broken.extend(self.problems.iter().position(|it| at.is_of(it)));
     }
 
     /// A number outside its range.
@@ -74,9 +80,12 @@ impl Findings {
             message,
             effect,
         };
-        // One problem per setting, whatever the number of ports.
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
+        // One problem per setting, whatever the number of ports: the gravest that was found of it.
+        let is_same = |it: &Problem| if at.field.is_empty() { *it == problem } else { at.is_of(it) };
+        match self.problems.iter_mut().find(|it| is_same(it)) {
+            Some(first) if gravity(first) >= gravity(&problem) => {}
+            Some(first) => *first = problem,
+            None => self.problems.push(problem),
         }
     }
 
@@ -95,6 +104,22 @@ impl Findings {
     }
 }
 
+/// What a user must hear of first.
+fn gravity(problem: &Problem) -> u8 {
+    match (problem.effect, problem.severity) {
+        (Effect::LoadBalancerRefused | Effect::KeptLastGood, _) => 3,
+        (Effect::PortRefused, _) => 2,
+        (
+            Effect::DefaultUsed | Effect::Clamped | Effect::Ignored | Effect::LocalMeaning,
+            Severity::Warning,
+        ) => 1,
+        (
+            Effect::DefaultUsed | Effect::Clamped | Effect::Ignored | Effect::LocalMeaning,
+            Severity::Normal,
+        ) => 0,
+    }
+}
+
 /// A field of the object and what it holds.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
@@ -105,6 +130,10 @@ pub(super) struct At<'a> {
 }
 
 impl At<'_> {
+    fn is_of(&self, problem: &Problem) -> bool {
+        problem.field.as_deref().unwrap_or_default() == self.field && problem.value.as_deref() == self.value
+    }
+
     /// The object as a whole.
     pub(super) const WHOLE: At<'static> = At { field: "", value: None };
 }

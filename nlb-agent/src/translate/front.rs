@@ -1,7 +1,7 @@
 //! What clients see of a load balancer: scheme, families, requested addresses, the words of the target type.
 
-use super::annotations::{Annotations, Setting, list, read_boolean};
-use super::findings::{At, Findings};
+use super::annotations::{Annotations, Setting, read_boolean};
+use super::findings::{At, Findings, strangers};
 use super::settings::{Settings, TargetType};
 use crate::inputs::ObjectName;
 use crate::model::{IpFamily, Scheme};
@@ -12,8 +12,9 @@ use std::net::IpAddr;
 
 /// Internal or for everyone; `internal` is the old form.
 pub(super) fn scheme(annotations: &Annotations<'_>, settings: &Settings, findings: &mut Findings) -> Scheme {
+    let old = annotations.scalar("internal", findings);
     if let Some(setting) = annotations.scalar("scheme", findings) {
-        return match setting.text.as_str() {
+        let scheme = match setting.text.as_str() {
             "internal" => Scheme::Internal,
             "internet-facing" => Scheme::InternetFacing,
             _ => {
@@ -21,16 +22,25 @@ pub(super) fn scheme(annotations: &Annotations<'_>, settings: &Settings, finding
                 settings.default_scheme
             }
         };
-    }
-    let Some(setting) = annotations.scalar("internal", findings) else { return settings.default_scheme };
-    match read_boolean(&setting.text) {
-        Some(true) => Scheme::Internal,
-        Some(false) => Scheme::InternetFacing,
-        None if setting.text == "0.0.0.0/0" => Scheme::Internal,
-        None => {
-            findings.bad(setting.at(), "true, false");
-            settings.default_scheme
+        if let Some(old) = old.filter(|it| old_scheme(&it.text) != Some(scheme)) {
+            let message = format!("{} has no effect beside {}.", old.field, setting.field);
+            findings.note(old.at(), "NoEffect", message, Effect::Ignored);
         }
+        return scheme;
+    }
+    let Some(setting) = old else { return settings.default_scheme };
+    old_scheme(&setting.text).unwrap_or_else(|| {
+        findings.bad(setting.at(), "true, false");
+        settings.default_scheme
+    })
+}
+
+/// What `internal` says.
+fn old_scheme(text: &str) -> Option<Scheme> {
+    match read_boolean(text) {
+        Some(true) => Some(Scheme::Internal),
+        Some(false) => Some(Scheme::InternetFacing),
+        None => (text == "0.0.0.0/0").then_some(Scheme::Internal),
     }
 }
 
@@ -70,25 +80,32 @@ fn family(word: &str) -> Option<IpFamily> {
     }
 }
 
+/// An address that the Service names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) ip: IpAddr,
+    /// Where it stands.
+    pub(super) field: String,
+}
+
 /// The addresses that the Service names: the annotations', and `spec.loadBalancerIP` for a family that they leave out.
 pub(super) fn wanted(
     service: &Service,
     annotations: &Annotations<'_>,
     families: &[IpFamily],
     findings: &mut Findings,
-) -> Vec<IpAddr> {
+) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for (key, wants) in [("private-ipv4-addresses", IpFamily::IPv4), ("ipv6-addresses", IpFamily::IPv6)] {
-        if let Some(setting) = annotations.short(key) {
-            for item in list(&setting.text) {
-                match item.parse::<IpAddr>().ok().filter(|ip| IpFamily::of(*ip) == wants) {
-                    Some(ip) => want(ip, &setting, families, &mut wanted, findings),
-                    None => findings.bad(
-                        setting.at(),
-                        &format!("{wants:?} addresses with commas between them (`{item}` is none)"),
-                    ),
-                }
-            }
+        let Some((setting, items)) = annotations.list(key) else { continue };
+        let address = |item: &str| item.parse::<IpAddr>().ok().filter(|ip| IpFamily::of(*ip) == wants);
+        let (good, bad): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| address(item).is_some());
+        if bad.is_empty() {
+            let addresses: Vec<IpAddr> = good.iter().filter_map(|item| address(item)).collect();
+            want(&addresses, &setting, families, &mut wanted, findings);
+        } else {
+            let allowed = format!("{wants:?} addresses with commas between them ({})", strangers(&bad));
+            findings.bad(setting.at(), &allowed);
         }
     }
     let spec = service
@@ -99,30 +116,40 @@ pub(super) fn wanted(
     if let Some(value) = spec {
         let setting = Setting { field: "spec.loadBalancerIP".into(), text: value.trim().into(), value };
         match setting.text.parse::<IpAddr>() {
-            Ok(ip) if wanted.iter().any(|it| IpFamily::of(*it) == IpFamily::of(ip)) => {}
-            Ok(ip) => want(ip, &setting, families, &mut wanted, findings),
+            Ok(ip) => match wanted.iter().find(|it| IpFamily::of(it.ip) == IpFamily::of(ip)) {
+                None => want(&[ip], &setting, families, &mut wanted, findings),
+                Some(_) if wanted.iter().any(|it| it.ip == ip) => {}
+                Some(first) => {
+                    let message = format!("{} has no effect beside {}.", setting.field, first.field);
+                    findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
+                }
+            },
             Err(_) => findings.bad(setting.at(), "an IP address"),
         }
     }
     wanted
 }
 
+/// Takes these addresses, all of one family, from one setting.
 fn want(
-    ip: IpAddr,
+    addresses: &[IpAddr],
     setting: &Setting,
     families: &[IpFamily],
-    wanted: &mut Vec<IpAddr>,
+    wanted: &mut Vec<Wanted>,
     findings: &mut Findings,
 ) {
-    if !families.contains(&IpFamily::of(ip)) {
+    let Some(family) = addresses.first().map(|ip| IpFamily::of(*ip)) else { return };
+    if !families.contains(&family) {
         let message = format!(
-            "{}: the Service has no {:?} address (spec.ipFamilies), so {ip} has no effect.",
-            setting.field,
-            IpFamily::of(ip)
+            "{} has no effect: the Service has no {family:?} address (spec.ipFamilies, ip-address-type).",
+            setting.field
         );
-        findings.warn(setting.at(), "NoEffect", message, Effect::Ignored);
-    } else if !wanted.contains(&ip) {
-        wanted.push(ip);
+        return findings.warn(setting.at(), "NoEffect", message, Effect::Ignored);
+    }
+    for ip in addresses {
+        if wanted.iter().all(|it| it.ip != *ip) {
+            wanted.push(Wanted { ip: *ip, field: setting.field.clone() });
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! How the targets of a Service are checked (contract 2.1): one configuration for all its ports.
 
-use super::annotations::{Annotations, Setting, list};
+use super::annotations::{Annotations, Setting, list, within};
 use super::findings::Findings;
 use super::ports::{Port, port_called};
 use crate::model::{CheckPort, CheckProtocol, HealthCheck, HttpCheck, PortRef};
 use crate::problem::Effect;
 use std::time::Duration;
 
+/// Seconds.
+const MOST_TIMEOUT: u32 = 120;
 /// Path when nothing is said.
 const PATH: &str = "/";
 /// Codes when nothing is said.
@@ -38,18 +40,13 @@ pub(super) fn health_check(
 
 /// At most the interval; only a timeout that somebody wrote is worth a Warning.
 fn timeout(annotations: &Annotations<'_>, interval: Duration, findings: &mut Findings) -> Duration {
-    let key = "healthcheck-timeout";
-    let Some(given) = annotations.integer(key, 1..=120, findings) else {
+    let Some(setting) = annotations.scalar("healthcheck-timeout", findings) else {
         return HealthCheck::default().timeout.min(interval);
     };
-    let given = Duration::from_secs(given.into());
-    if given > interval
-        && let Some(setting) = annotations.short(key)
-    {
-        let interval = interval.as_secs();
-        findings.clamped(setting.at(), &format!("at most the interval, {interval}"), interval);
-    }
-    given.min(interval)
+    let most = u32::try_from(interval.as_secs()).map_or(MOST_TIMEOUT, |it| it.min(MOST_TIMEOUT));
+    let allowed = format!("1 to {MOST_TIMEOUT}, and at most the interval, {}", interval.as_secs());
+    let given = within(&setting, 1..=most, &allowed, findings);
+    given.map_or(HealthCheck::default().timeout.min(interval), |it| Duration::from_secs(it.into()))
 }
 
 fn protocol(annotations: &Annotations<'_>, findings: &mut Findings) -> CheckProtocol {
@@ -61,7 +58,8 @@ fn protocol(annotations: &Annotations<'_>, findings: &mut Findings) -> CheckProt
         "TCP" => {
             for setting in ["healthcheck-path", "healthcheck-success-codes"]
                 .iter()
-                .filter_map(|key| annotations.short(key))
+                .filter_map(|key| annotations.scalar(key, findings))
+                .collect::<Vec<_>>()
             {
                 let message = format!(
                     "{} has no effect on checks by TCP; set healthcheck-protocol to HTTP or HTTPS.",

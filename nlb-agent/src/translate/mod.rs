@@ -1,7 +1,7 @@
 //! From Kubernetes objects to the model: what users wrote, what it means here, and what they should know about it.
 //!
 //! [`translate`] is a pure function. Each file reads one part of the contract: `claim` (whose Service), `front` (scheme,
-//! families, addresses), `health_check`, `attributes`, `refusals` and `sources` (ports not served), `known` (all the rest),
+//! families, addresses), `health_check`, `attributes`, `listeners`, `refusals` and `sources` (ports not served), `known` (all the rest),
 //! `targets` (EndpointSlices, found by `slices`), then `addresses` and `clashes`, which look at all load balancers together.
 //! `translation` remembers what is between a Service and its targets, so that an endpoint's change costs no more than it must.
 
@@ -10,10 +10,13 @@ mod annotations;
 mod attributes;
 mod claim;
 mod clashes;
+#[cfg(test)]
+mod contract;
 mod findings;
 mod front;
 mod health_check;
 mod known;
+mod listeners;
 mod nodes;
 mod ports;
 #[cfg(test)]
@@ -38,15 +41,16 @@ use crate::model::{
 };
 use crate::problem::Problem;
 use annotations::Annotations;
-use attributes::{AttributeMaps, GroupAttributes, IdleTimeouts};
+use attributes::{AttributeMaps, GroupAttributes};
 use claim::Claim;
 use findings::Findings;
+use front::Wanted;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
+use listeners::IdleTimeouts;
 use ports::Port;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 /// One of our Services on its way into the model.
 struct Draft<'a> {
@@ -57,7 +61,7 @@ struct Draft<'a> {
     /// True if `lb` is the earlier one, which goes on because the new one cannot be built.
     kept: bool,
     scheme: Scheme,
-    wanted: Vec<IpAddr>,
+    wanted: Vec<Wanted>,
     prefers_dual: bool,
     findings: Findings,
 }
@@ -122,6 +126,7 @@ fn draft<'a>(
     front::label(&annotations, &mut findings);
     known::answer(&annotations, &mut findings);
     claim::deletion(service, &mut findings);
+    claim::left_overs(service, &mut findings);
     let mut lb = build(name, service, (scheme, families, kind), settings, &mut findings);
     let mut kept = false;
     let mut built = Some(());

@@ -22,8 +22,16 @@ pub(super) fn wanted_labels(
 ) -> BTreeMap<String, Setting> {
     match (kind, annotations.short("target-node-labels")) {
         (_, None) => BTreeMap::new(),
-        (TargetType::Instance, Some(_)) => {
-            annotations.map("target-node-labels", findings).unwrap_or_default()
+        (TargetType::Instance, Some(setting)) => {
+            let labels = annotations.map("target-node-labels", findings).unwrap_or_default();
+            if !labels.is_empty() {
+                let message = format!(
+                    "{} is not honoured yet: every node that runs nlb accepts traffic.",
+                    setting.field
+                );
+                findings.note(setting.at(), "NotYetSupported", message, Effect::Ignored);
+            }
+            labels
         }
         (TargetType::Ip, Some(setting)) => {
             let message = format!("{} has no effect with target type ip.", setting.field);

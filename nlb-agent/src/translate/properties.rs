@@ -36,6 +36,12 @@ fn annotation() -> impl Strategy<Value = (String, String)> {
         "connection-idle-timeout",
         "security-groups",
         "target-node-labels",
+        "quic-enabled-ports",
+        "enable-tcp-udp-listener",
+        "multi-cluster-target-group",
+        "access-log-enabled",
+        "additional-resource-tags",
+        "ssl-negotiation-policy",
         "nonsense",
     ]);
     let values = prop_oneof![
@@ -165,6 +171,12 @@ proptest! {
         prop_assert_eq!(there, !refused);
         prop_assert!(there || !before);
         prop_assert!(model.problems.iter().all(|it| it.message.len() <= 1000));
+        let mut settings = std::collections::BTreeSet::new();
+        for problem in model.problems.iter().filter(|it| it.field.is_some()) {
+            let field = problem.field.as_deref().unwrap_or_default();
+            prop_assert!(problem.message.contains(field), "{:?}", problem);
+            prop_assert!(settings.insert((&problem.object, field, &problem.value)), "{:?}", model.problems);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::annotations::{Annotations, Setting, is_given};
 use super::attributes::GroupAttributes;
-use super::findings::{At, Findings};
+use super::findings::{At, Findings, strangers};
 use super::ports::{Port, ports_meant};
 use crate::model::Protocol;
 use crate::problem::Effect;
@@ -22,6 +22,7 @@ pub(super) fn refusals(
     sctp(ports, &mut refused, findings);
     tls(annotations, ports, &mut refused, findings);
     proxy(annotations, ports, groups, &mut refused, findings);
+    quic(annotations, ports, findings);
     refused
 }
 
@@ -49,42 +50,45 @@ fn sctp(ports: &[Port], refused: &mut Refusals, findings: &mut Findings) {
 fn tls(annotations: &Annotations<'_>, ports: &[Port], refused: &mut Refusals, findings: &mut Findings) {
     let chosen = tls_ports(annotations, ports, findings);
     let certificate = annotations.list("ssl-cert").filter(|(_, items)| !items.is_empty());
-    let Some((setting, _)) = certificate else {
-        for key in ["ssl-ports", "ssl-negotiation-policy", "backend-protocol", "alpn-policy"] {
-            if let Some(setting) = annotations.short(key).filter(|it| !it.text.is_empty()) {
-                let message =
-                    format!("{} has no effect without ssl-cert: the ports are plain TCP.", setting.field);
-                findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-            }
-        }
-        return;
-    };
+    let Some((setting, _)) = certificate else { return without_certificate(annotations, findings) };
     let merged = annotations
         .short("enable-tcp-udp-listener")
         .and_then(|it| super::annotations::read_boolean(&it.text));
-    let mut any = false;
-    for port in ports.iter().filter(|it| it.transport == Some(Protocol::Tcp)) {
-        if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&port.index)) {
-            continue;
-        }
-        if merged == Some(true) && port.is_shared(ports) {
-            let message = format!(
-                "{} has no effect on port {}, which TCP and UDP share: it stays plain, as on AWS.",
-                setting.field, port.number
-            );
-            findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-            continue;
-        }
-        refuse(refused, port, "TlsNotSupported");
-        any = true;
+    let is_meant = |port: &&Port| {
+        port.transport == Some(Protocol::Tcp) && chosen.as_ref().is_none_or(|it| it.contains(&port.index))
+    };
+    let (plain, closed): (Vec<&Port>, Vec<&Port>) =
+        ports.iter().filter(is_meant).partition(|port| merged == Some(true) && port.is_shared(ports));
+    closed.iter().for_each(|port| refuse(refused, port, "TlsNotSupported"));
+    let stays = match numbers(&plain) {
+        numbers if numbers.is_empty() => String::new(),
+        numbers => format!(" {numbers}, which TCP and UDP share, stays plain, as on AWS."),
+    };
+    let field = &setting.field;
+    if closed.is_empty() {
+        let message = format!("{field} has no effect: it is for TCP ports, and means none here.{stays}");
+        return findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
     }
-    if any {
-        let message = format!(
-            "{} asks for TLS, which nlb does not end yet. Those ports are not served: passing the bytes through would not be \
-             what clients expect. Let the pods end TLS and remove the annotation, or name fewer ports in ssl-ports.",
-            setting.field
-        );
-        findings.warn(setting.at(), "TlsNotSupported", message, Effect::PortRefused);
+    let message = format!(
+        "{field} asks for TLS, which nlb does not end yet, so these ports are not served: {}. Passing the bytes through would \
+         not be what clients expect. Let the pods end TLS and remove the annotation, or name fewer ports in ssl-ports.{stays}",
+        numbers(&closed)
+    );
+    findings.warn(setting.at(), "TlsNotSupported", message, Effect::PortRefused);
+}
+
+/// `443, 8443`.
+fn numbers(ports: &[&Port]) -> String {
+    ports.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn without_certificate(annotations: &Annotations<'_>, findings: &mut Findings) {
+    let words = ["ssl-negotiation-policy", "backend-protocol", "alpn-policy"];
+    let given: Vec<Setting> = words.iter().filter_map(|key| annotations.scalar(key, findings)).collect();
+    let ports = annotations.list("ssl-ports").filter(|(_, items)| !items.is_empty());
+    for setting in given.into_iter().chain(ports.map(|(setting, _)| setting)) {
+        let message = format!("{} has no effect without ssl-cert: the ports are plain TCP.", setting.field);
+        findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
     }
 }
 
@@ -95,16 +99,19 @@ fn tls_ports(
     findings: &mut Findings,
 ) -> Option<BTreeSet<usize>> {
     let (setting, items) = annotations.list("ssl-ports").filter(|(_, items)| !items.is_empty())?;
-    let mut chosen = BTreeSet::new();
-    for item in items {
-        let meant = ports_meant(ports, &item);
-        if meant.is_empty() {
-            findings
-                .bad(setting.at(), &format!("names and numbers of this Service's ports (`{item}` is none)"));
-        }
-        chosen.extend(meant.into_iter().map(|port| port.index));
+    let (chosen, others) = meant(ports, items);
+    if !others.is_empty() {
+        let allowed = format!("names and numbers of this Service's ports ({})", strangers(&others));
+        findings.bad(setting.at(), &allowed);
     }
     Some(chosen)
+}
+
+/// Places of the ports that the items of a list mean, and the items that mean none.
+fn meant(ports: &[Port], items: Vec<String>) -> (BTreeSet<usize>, Vec<String>) {
+    let chosen = items.iter().flat_map(|item| ports_meant(ports, item)).map(|port| port.index).collect();
+    let others = items.into_iter().filter(|item| ports_meant(ports, item).is_empty()).collect();
+    (chosen, others)
 }
 
 fn proxy(
@@ -130,15 +137,18 @@ fn proxy(
         let Some(setting) = asked else { continue };
         if port.transport == Some(Protocol::Tcp) {
             let message = format!(
-                "{} asks for the PROXY protocol, which nlb does not send yet. Those ports are not served: pods that wait for \
-                 the header would break. Remove the setting and its counterpart in the pods.",
+                "{} is {}, which asks for the PROXY protocol, and nlb does not send it yet. Those TCP ports are not served: \
+                 pods that wait for the header would break. Remove the setting and its counterpart in the pods. UDP ports are \
+                 served; datagrams get no header.",
+                setting.field,
                 super::shown(&setting.value)
             );
             findings.warn(setting.at(), "ProxyProtocolNotSupported", message, Effect::PortRefused);
             refuse(refused, port, "ProxyProtocolNotSupported");
         } else {
             let message = format!(
-                "{} has no effect on UDP: datagrams get no PROXY header.",
+                "{} is {}, which has no effect on UDP: datagrams get no PROXY header.",
+                setting.field,
                 super::shown(&setting.value)
             );
             findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
@@ -152,18 +162,49 @@ fn proxy_ports(
     findings: &mut Findings,
 ) -> Option<(Setting, BTreeSet<usize>)> {
     let (setting, items) = annotations.list("proxy-protocol-per-target-group")?;
-    let mut listed = BTreeSet::new();
-    for item in items {
-        let meant = ports_meant(ports, &item);
-        if meant.is_empty() && item.parse::<u16>().is_ok() {
-            let message =
-                format!("{}: {item} is no port of this Service, so it has no effect.", setting.field);
-            findings.warn(setting.at(), "UnknownListener", message, Effect::Ignored);
-        } else if meant.is_empty() {
-            findings
-                .bad(setting.at(), &format!("numbers and names of this Service's ports (`{item}` is none)"));
-        }
-        listed.extend(meant.into_iter().map(|port| port.index));
+    let (listed, others) = meant(ports, items);
+    let (numbers, names): (Vec<_>, Vec<_>) = others.into_iter().partition(|item| item.parse::<u16>().is_ok());
+    if !names.is_empty() {
+        let allowed = format!("numbers and names of this Service's ports ({})", strangers(&names));
+        findings.bad(setting.at(), &allowed);
+    } else if !numbers.is_empty() {
+        unknown_ports(&setting, &numbers, findings);
     }
     Some((setting, listed))
+}
+
+fn unknown_ports(setting: &Setting, items: &[String], findings: &mut Findings) {
+    let message =
+        format!("{} names ports of this Service; {}, which has no effect.", setting.field, strangers(items));
+    findings.warn(setting.at(), "UnknownListener", message, Effect::Ignored);
+}
+
+/// QUIC is served as the UDP that it is; AWS's controller refuses it on a port that has no UDP.
+fn quic(annotations: &Annotations<'_>, ports: &[Port], findings: &mut Findings) {
+    let Some((setting, items)) =
+        annotations.list("quic-enabled-ports").filter(|(_, items)| !items.is_empty())
+    else {
+        return;
+    };
+    let (_, others) = meant(ports, items.clone());
+    let is_without_udp = |item: &String| {
+        let meant = ports_meant(ports, item);
+        !meant.is_empty() && meant.iter().all(|port| !has_udp(port, ports))
+    };
+    let wrong: Vec<String> = items.into_iter().filter(is_without_udp).collect();
+    if !wrong.is_empty() {
+        findings.bad(setting.at(), &format!("names and numbers of UDP ports ({})", strangers(&wrong)));
+    } else if !others.is_empty() {
+        unknown_ports(&setting, &others, findings);
+    } else {
+        let message = format!(
+            "{}: these ports are served as UDP; a flow keeps its target as long as its addresses and ports stay.",
+            setting.field
+        );
+        findings.note(setting.at(), "LocalMeaning", message, Effect::LocalMeaning);
+    }
+}
+
+fn has_udp(port: &Port, ports: &[Port]) -> bool {
+    ports.iter().any(|it| it.number == port.number && it.transport == Some(Protocol::Udp))
 }

@@ -55,6 +55,9 @@ pub enum Vips {
     Pools(Pools),
     /// `--vip node`.
     Node(NodeVips),
+    /// `--vip node`, where no node is at hand (`check`): load balancers have no VIP, but no two of them a port in common.
+    /// Nor does one have a port inside the cluster's `--service-node-port-range`.
+    AnyNode(RangeInclusive<u16>),
 }
 
 /// The node's own addresses as VIPs, with what the node needs for itself.

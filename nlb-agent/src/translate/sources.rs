@@ -1,7 +1,7 @@
 //! Who may connect: `loadBalancerSourceRanges`, its annotation, and AWS's security groups, which are not here to help.
 
-use super::annotations::Annotations;
-use super::findings::{At, Findings};
+use super::annotations::{Annotations, Setting, list};
+use super::findings::{At, Findings, strangers};
 use super::settings::Settings;
 use crate::model::IpFamily;
 use crate::problem::Effect;
@@ -9,6 +9,8 @@ use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Service;
 use std::net::Ipv4Addr;
 
+const FIELD: &str = "spec.loadBalancerSourceRanges";
+const REMEDY: &str = "Set spec.loadBalancerSourceRanges.";
 const KEY: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// A CIDR as an API server takes it: blanks around it and leading zeros (decimal) allowed; masked.
@@ -46,15 +48,17 @@ pub(super) fn sources(
     findings: &mut Findings,
 ) -> Sources {
     let (field, mut ranges) = ranges(service, annotations, findings);
-    let mut closed = groups(annotations, !ranges.is_empty(), findings);
+    let said = !ranges.is_empty();
     let open = |family| ranges.iter().any(|net| net.prefix_len() == 0 && IpFamily::of(net.addr()) == family);
     if families.iter().all(|family| open(*family)) {
         ranges.clear();
     }
+    let remedy = if settings.source_ranges_enforced { REMEDY } else { "Let a firewall say who may connect." };
+    let mut closed = groups(annotations, (said, !ranges.is_empty()), remedy, findings);
     if !ranges.is_empty() && !settings.source_ranges_enforced {
         let value = ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let message = format!(
-            "{field} closes the ports to others, which this data path cannot do yet; they are not served."
+            "{field} closes the ports to others, which nlb cannot do yet, so they are not served. Let a firewall do it and remove the field."
         );
         let at = At { field: &field, value: Some(&value) };
         findings.warn(at, "SourceRangesNotSupported", message, Effect::PortRefused);
@@ -66,41 +70,54 @@ pub(super) fn sources(
 /// The ranges and the field that they come from.
 fn ranges(service: &Service, annotations: &Annotations<'_>, findings: &mut Findings) -> (String, Vec<IpNet>) {
     let in_spec = service.spec.iter().flat_map(|spec| spec.load_balancer_source_ranges.iter().flatten());
-    let mut ranges: Vec<IpNet> = in_spec.filter_map(|it| source_range(it)).collect();
-    let Some(setting) = annotations.full(KEY).filter(|_| ranges.is_empty()) else {
-        return ("spec.loadBalancerSourceRanges".into(), ranges);
-    };
-    for item in super::annotations::list(&setting.text) {
-        match source_range(&item) {
-            Some(range) => ranges.push(range),
-            None => {
-                findings.bad(setting.at(), &format!("CIDRs with commas between them (`{item}` is none)"));
-            }
-        }
+    let in_spec: Vec<IpNet> = in_spec.filter_map(|it| source_range(it)).collect();
+    let Some(setting) = annotations.full(KEY) else { return (FIELD.into(), in_spec) };
+    if !in_spec.is_empty() {
+        let message = format!("{} has no effect beside {FIELD}.", setting.field);
+        findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
+        return (FIELD.into(), in_spec);
     }
-    (setting.field, ranges)
+    let (good, bad): (Vec<_>, Vec<_>) =
+        list(&setting.text).into_iter().partition(|item| source_range(item).is_some());
+    if good.is_empty() && bad.is_empty() {
+        let message = format!("{} names no CIDR, so everyone may connect.", setting.field);
+        findings.note(setting.at(), "EmptyValue", message, Effect::DefaultUsed);
+    } else if !bad.is_empty() {
+        findings.bad(setting.at(), &format!("CIDRs with commas between them ({})", strangers(&bad)));
+    }
+    (setting.field, good.iter().filter_map(|it| source_range(it)).collect())
 }
 
-/// What AWS restricts by security groups: told, and not opened to all where it is the only restriction.
-fn groups(annotations: &Annotations<'_>, restricted: bool, findings: &mut Findings) -> Option<&'static str> {
+/// What AWS restricts by security groups: told, and not opened to all where it is the only restriction. Source ranges may
+/// have been `said` and yet leave nobody out; then prefix lists add nothing to them, but groups would have replaced them.
+fn groups(
+    annotations: &Annotations<'_>,
+    (said, restricted): (bool, bool),
+    remedy: &str,
+    findings: &mut Findings,
+) -> Option<&'static str> {
     let given = |key: &str| annotations.list(key).filter(|(_, items)| !items.is_empty()).map(|(it, _)| it);
     let (groups, lists) = (given("security-groups"), given("security-group-prefix-lists"));
-    if restricted {
-        for setting in groups.iter().chain(&lists) {
-            let message = format!("{} has no effect; the source ranges stay in force.", setting.field);
-            findings.note(setting.at(), "NoEffect", message, Effect::Ignored);
-        }
-        return None;
-    }
-    let remedy = "Set spec.loadBalancerSourceRanges.";
+    let stay =
+        |setting: &Setting| format!("{} has no effect; the source ranges stay in force.", setting.field);
     if let Some(setting) = groups {
-        let message =
-            format!("{} has no effect, and nothing else says who may connect. {remedy}", setting.field);
-        findings.warn(setting.at(), "NoEffect", message, Effect::Ignored);
+        if restricted {
+            findings.note(setting.at(), "NoEffect", stay(&setting), Effect::Ignored);
+        } else {
+            let message = format!(
+                "{} has no effect, and nothing else restricts who may connect. {remedy}",
+                setting.field
+            );
+            findings.warn(setting.at(), "NoEffect", message, Effect::Ignored);
+        }
     }
     let setting = lists?;
+    if said {
+        findings.note(setting.at(), "NoEffect", stay(&setting), Effect::Ignored);
+        return None;
+    }
     let message = format!(
-        "{} is the only restriction and nlb cannot read prefix lists, so the ports stay closed. {remedy}",
+        "{} is the only restriction and nlb cannot read prefix lists, so the ports stay closed. {remedy} Then remove the annotation.",
         setting.field
     );
     findings.warn(setting.at(), "InvalidAnnotation", message, Effect::PortRefused);

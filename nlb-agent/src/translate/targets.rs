@@ -50,6 +50,7 @@ pub(super) fn fill(
         let mut about = Findings::new(format!("EndpointSlice {slice_name}"));
         candidates.extend(usable(slice, context, &mut about));
         unmatched_slice_ports(slice, &ports, &mut about);
+        unserved_family(slice, service, &mut about);
         problems.append(&mut about.problems);
     }
     if candidates.is_empty() {
@@ -60,6 +61,7 @@ pub(super) fn fill(
         unmatched_ports(&ports, &slices, findings);
     }
     candidates.retain(|it| lb.ip_families.contains(&IpFamily::of(it.ip)));
+    vips_without_endpoints(lb, &candidates, findings);
     for group in &mut lb.target_groups {
         fill_group(group, &ports, &candidates, context, findings);
     }
@@ -103,6 +105,33 @@ fn usable<'a>(slice: &'a EndpointSlice, context: &Context<'_>, about: &mut Findi
         }
     }
     usable
+}
+
+/// A cluster makes slices of the Service's own families only.
+fn unserved_family(slice: &EndpointSlice, service: &Service, about: &mut Findings) {
+    let families = service.spec.as_ref().and_then(|it| it.ip_families.as_deref()).unwrap_or_default();
+    let is_family = matches!(slice.address_type.as_str(), "IPv4" | "IPv6");
+    if is_family && !families.is_empty() && !families.contains(&slice.address_type) {
+        let message = format!(
+            "addressType is {}, but spec.ipFamilies of the Service names {} alone; the slice has no effect.",
+            slice.address_type,
+            families.join(", ")
+        );
+        let at = At { field: "addressType", value: Some(&slice.address_type) };
+        about.warn(at, "FamilyNotServed", message, Effect::Ignored);
+    }
+}
+
+/// Targets are of their VIP's family.
+fn vips_without_endpoints(lb: &LoadBalancer, candidates: &[Candidate<'_>], findings: &mut Findings) {
+    let is_idle = |vip: &&IpAddr| !candidates.iter().any(|it| IpFamily::of(it.ip) == IpFamily::of(**vip));
+    for vip in lb.vips.iter().filter(is_idle).take_while(|_| !candidates.is_empty()) {
+        let message = format!(
+            "No EndpointSlice gives this Service an {:?} endpoint, so its listeners on {vip} have no target.",
+            IpFamily::of(*vip)
+        );
+        findings.note(At::WHOLE, "NoEndpoints", message, Effect::Ignored);
+    }
 }
 
 fn reason_against(ip: IpAddr, family: IpFamily, vips: &BTreeSet<IpAddr>) -> Option<&'static str> {
@@ -271,10 +300,12 @@ fn merge(first: &mut Target, other: &Target) {
     }
 }
 
-/// Nodes that have a ready pod of any of the groups, for `externalTrafficPolicy: Local`.
-pub(super) fn nodes_with_ready_pods(lb: &LoadBalancer) -> BTreeSet<String> {
-    let targets = lb.target_groups.iter().flat_map(|group| &group.targets);
-    targets.filter(|it| it.conditions.ready).filter_map(|it| it.node.clone()).collect()
+/// Nodes that have a ready endpoint, whichever ports of the Service it serves, for `externalTrafficPolicy: Local`.
+pub(super) fn nodes_with_ready_pods(service: &ObjectName, context: &Context<'_>) -> BTreeSet<String> {
+    let slices = context.slices.of_service(service, context.inputs);
+    let endpoints = slices.iter().flat_map(|(_, slice)| &slice.endpoints);
+    let ready = endpoints.filter(|it| it.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true));
+    ready.filter_map(|it| it.node_name.clone()).collect()
 }
 
 /// `namespace/service:port/PROTOCOL`.

@@ -23,7 +23,7 @@ pub(super) fn service(name: &str, annotations: &[(&str, &str)]) -> String {
     service_on(name, annotations, "[{name: http, port: 80, targetPort: web}]")
 }
 
-fn service_on(name: &str, annotations: &[(&str, &str)], ports: &str) -> String {
+pub(super) fn service_on(name: &str, annotations: &[(&str, &str)], ports: &str) -> String {
     let value = |text: &str| serde_json::to_string(text).unwrap();
     let annotations: Vec<_> = annotations
         .iter()
@@ -55,7 +55,7 @@ pub(super) fn model(text: &str) -> Model {
 }
 
 /// Reasons and effects of the problems, without the one that says that nothing stands behind a Service.
-fn told(model: &Model) -> Vec<(Severity, &str, Effect)> {
+pub(super) fn told(model: &Model) -> Vec<(Severity, &str, Effect)> {
     let problems = model.problems.iter().filter(|it| it.reason != "NoEndpoints");
     problems.map(|it| (it.severity, it.reason.as_str(), it.effect)).collect()
 }
@@ -98,7 +98,7 @@ fn numbers_out_of_range_are_clamped() {
         (&[("healthcheck-interval", "-5")], (1, 1), 1),
         (&[("healthcheck-interval", "5")], (5, 5), 0),
         (&[("healthcheck-timeout", "30")], (10, 10), 1),
-        (&[("healthcheck-interval", "60"), ("healthcheck-timeout", "500")], (60, 60), 2),
+        (&[("healthcheck-interval", "60"), ("healthcheck-timeout", "500")], (60, 60), 1),
     ];
     for (annotations, (interval, timeout), problems) in cases {
         let model = model(&service("web", annotations));
@@ -149,7 +149,9 @@ fn attributes_of_groups_and_listeners() {
         told(&model),
         [
             (Severity::Normal, "LocalMeaning", Effect::LocalMeaning),
+            (Severity::Normal, "EmptyValue", Effect::DefaultUsed),
             (Severity::Warning, "NotForUdp", Effect::Ignored),
+            (Severity::Warning, "NotYetSupported", Effect::Ignored),
         ]
     );
 }

@@ -134,7 +134,7 @@ impl Translation {
         let context = Context { inputs, settings, slices, vips };
         let mut problems = targets::fill(lb, service, &context, &mut findings);
         problems.append(&mut findings.problems);
-        lb.nodes = accepting(inputs, service, settings, lb);
+        lb.nodes = accepting(service, &ObjectName::new(&lb.namespace, &lb.name), &context);
         problems
     }
 
@@ -225,19 +225,15 @@ fn slice_object(name: &ObjectName) -> String {
 /// The node's own addresses may be targets: pods of the host network have them.
 fn forbidden(drafts: &[Draft<'_>], settings: &Settings) -> BTreeSet<IpAddr> {
     match settings.vips {
-        Vips::Node(_) => BTreeSet::new(),
+        Vips::Node(_) | Vips::AnyNode(_) => BTreeSet::new(),
         Vips::None | Vips::Pools(_) => {
             drafts.iter().filter_map(|it| it.lb.as_ref()).flat_map(|lb| lb.vips.iter().copied()).collect()
         }
     }
 }
 
-fn accepting(
-    inputs: &Inputs,
-    service: &Service,
-    settings: &Settings,
-    lb: &LoadBalancer,
-) -> Option<Vec<String>> {
+fn accepting(service: &Service, name: &ObjectName, context: &Context<'_>) -> Option<Vec<String>> {
+    let Context { inputs, settings, .. } = context;
     if inputs.nodes.is_empty() {
         return None;
     }
@@ -249,7 +245,7 @@ fn accepting(
     let mut nodes = nodes::nodes(inputs, &labels)?;
     let policy = service.spec.as_ref().and_then(|it| it.external_traffic_policy.as_deref());
     if policy == Some("Local") {
-        let with_pods = targets::nodes_with_ready_pods(lb);
+        let with_pods = targets::nodes_with_ready_pods(name, context);
         nodes.retain(|it| with_pods.contains(it));
     }
     Some(nodes)
