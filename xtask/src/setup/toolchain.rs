@@ -23,6 +23,11 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
+    /// True if it is the active toolchain's, which alone has a clippy that fits.
+    pub(crate) fn is_active(&self) -> bool {
+        self.rustc.is_none()
+    }
+
     /// Makes `cargo` use this compiler.
     pub(crate) fn apply(&self, cargo: &mut Command) {
         if let Some(rustc) = &self.rustc {
