@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use memory::Memory;
 use problems::log;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 pub use write::run;
 
@@ -126,7 +127,7 @@ impl Reconcile {
         let mut new = Self {
             node,
             sources: Sources::default(),
-            translation: Translation::of(&Inputs::default(), &flags, None),
+            translation: Translation::of(&Arc::<Inputs>::default(), &flags, None),
             health: Health::restored(health, Timestamp::now()),
             control,
             data_path,

@@ -8,6 +8,7 @@ use notify::{RecursiveMode, Watcher};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ const SAFETY_NET: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
     /// The last good version of every object.
-    pub inputs: Inputs,
+    pub inputs: Arc<Inputs>,
     /// What is wrong with files and objects.
     pub problems: Vec<Problem>,
     /// True once the folder was read whole.
@@ -163,7 +164,7 @@ impl Folder {
         problems.extend(self.files.values().flat_map(|file| file.problems.iter().cloned()));
         problems.extend(collected.problems);
         problems.extend(collected.skipped.iter().map(unknown_kind));
-        Sources { inputs: collected.inputs, problems, synced: self.synced }
+        Sources { inputs: Arc::new(collected.inputs), problems, synced: self.synced }
     }
 }
 

@@ -134,7 +134,7 @@ fn one_bad_document_keeps_only_its_own_object_back() {
     file.take(path, parse("a.yaml", &text(1, 2)));
     file.take(path, parse("a.yaml", &text(70_000, 3)));
     let good = collect([(path, &file.good)]);
-    let sources = Sources { inputs: good.inputs, ..Sources::default() };
+    let sources = Sources { inputs: good.inputs.into(), ..Sources::default() };
     assert_eq!(ports(&sources), [1, 3]);
     assert_eq!(good.problems.len(), 1);
     assert_eq!(good.problems[0].effect, Effect::KeptLastGood);

@@ -51,6 +51,7 @@ use listeners::IdleTimeouts;
 use ports::Port;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One of our Services on its way into the model.
 struct Draft<'a> {
@@ -69,7 +70,7 @@ struct Draft<'a> {
 /// What the inputs ask for. `previous` is the last result: it gives a Service whose settings are bad now its last good
 /// state, and every Service the addresses that it has.
 pub fn translate(inputs: &Inputs, settings: &Settings, previous: Option<&Model>) -> Model {
-    Translation::of(inputs, settings, previous).into_model()
+    Translation::of(&Arc::new(inputs.clone()), settings, previous).into_model()
 }
 
 /// Every Service that is ours, all but its targets settled, in the order of who was first; and those that are not ours.

@@ -62,8 +62,7 @@ fn annotation() -> impl Strategy<Value = (String, String)> {
 
 fn annotated(text: &str, annotations: &[(String, String)]) -> Inputs {
     let mut inputs = inputs(text);
-    let service =
-        std::sync::Arc::make_mut(inputs.services.get_mut(&ObjectName::new("default", "broken")).unwrap());
+    let service = Arc::make_mut(inputs.services.get_mut(&ObjectName::new("default", "broken")).unwrap());
     service.metadata.annotations =
         Some(annotations.iter().map(|(key, value)| (format!("{AWS}{key}"), value.clone())).collect());
     inputs
@@ -116,17 +115,18 @@ proptest! {
     #[test]
     fn a_translation_that_goes_on_comes_to_what_a_new_one_would(steps in prop::collection::vec(step(), 1..25)) {
         let settings = settings();
-        let mut now = Inputs::default();
+        let mut now = Arc::<Inputs>::default();
         let mut translation = Translation::of(&now, &settings, None);
         for step in steps {
             match step {
                 Step::Put(text) => {
                     let Inputs { services, endpoint_slices, nodes, .. } = inputs(&text);
+                    let now = Arc::make_mut(&mut now);
                     now.services.extend(services);
                     now.endpoint_slices.extend(endpoint_slices);
                     now.nodes.extend(nodes);
                 }
-                Step::Remove(name) => drop(now.endpoint_slices.remove(&name)),
+                Step::Remove(name) => drop(Arc::make_mut(&mut now).endpoint_slices.remove(&name)),
             }
             let before = translation.model().clone();
             let renewal = translation.renew(&now, &settings);

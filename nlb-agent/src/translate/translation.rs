@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// A model, and what it was made of.
 #[derive(Clone, Debug)]
 pub struct Translation {
-    inputs: Inputs,
+    inputs: Arc<Inputs>,
     settings: Settings,
     model: Model,
     slices: Slices,
@@ -56,11 +56,11 @@ pub enum Extent {
 
 impl Translation {
     /// As [`super::translate`].
-    pub fn of(inputs: &Inputs, settings: &Settings, previous: Option<&Model>) -> Self {
+    pub fn of(inputs: &Arc<Inputs>, settings: &Settings, previous: Option<&Model>) -> Self {
         let (mut drafts, unclaimed) = drafts(inputs, settings, previous);
         drafts.sort_by(|a, b| a.name.cmp(&b.name));
         let mut new = Self {
-            inputs: inputs.clone(),
+            inputs: Arc::clone(inputs),
             settings: settings.clone(),
             model: Model { unclaimed, ..Model::default() },
             slices: Slices::of(inputs),
@@ -91,7 +91,7 @@ impl Translation {
     }
 
     /// Follows the inputs and settings to what they are now.
-    pub fn renew(&mut self, inputs: &Inputs, settings: &Settings) -> Renewal {
+    pub fn renew(&mut self, inputs: &Arc<Inputs>, settings: &Settings) -> Renewal {
         if *settings != self.settings || !differ_at_most_in_slices(inputs, &self.inputs) {
             return self.replace(Self::of(inputs, settings, Some(&self.model)));
         }
@@ -142,23 +142,22 @@ impl Translation {
     fn follow(
         &mut self,
         changed: &BTreeSet<ObjectName>,
-        inputs: &Inputs,
+        inputs: &Arc<Inputs>,
         revision: &mut Revision,
     ) -> BTreeSet<ObjectName> {
         let mut services = BTreeSet::new();
         for name in changed {
             revision.forget(&mut self.model.problems, &slice_object(name));
-            let slices = &mut self.inputs.endpoint_slices;
-            if let Some(before) = slices.remove(name) {
-                services.extend(self.slices.remove(name, &before));
+            if let Some(before) = self.inputs.endpoint_slices.get(name) {
+                services.extend(self.slices.remove(name, before));
             }
             if let Some(now) = inputs.endpoint_slices.get(name) {
-                slices.insert(name.clone(), Arc::clone(now));
                 services.extend(self.slices.add(name, now, inputs));
             }
             let orphaned = self.slices.problem(name).cloned();
             revision.say(&mut self.model.problems, orphaned);
         }
+        self.inputs = Arc::clone(inputs);
         services
     }
 

@@ -106,7 +106,8 @@ fn scale(options: &Options, files: Files) -> Result<Vec<Control>> {
     );
     let mut times = Vec::with_capacity(CHANGES);
     for change in 0..CHANGES {
-        sources.inputs.put(moved_endpoint(&sources.inputs, change)?);
+        let moved = moved_endpoint(&sources.inputs, change)?;
+        Arc::make_mut(&mut sources.inputs).put(moved);
         let next = sources.clone();
         let slots = agent.control.contents().slots.clone();
         let began = Instant::now();
@@ -170,7 +171,10 @@ fn sources() -> Result<(Sources, f64)> {
         ensure!(reading.objects.len() == 2, "Service {i} cannot be read: {reading:?}");
         reading.objects.into_iter().for_each(|object| inputs.put(object));
     }
-    Ok((Sources { inputs, problems: Vec::new(), synced: true }, began.elapsed().as_secs_f64()))
+    Ok((
+        Sources { inputs: Arc::new(inputs), problems: Vec::new(), synced: true },
+        began.elapsed().as_secs_f64(),
+    ))
 }
 
 fn manifest(i: usize) -> [Value; 2] {
