@@ -222,15 +222,30 @@ fn admit<T: Tables>(tables: &T, packet: &Packet, hash: Hash) -> Result<Route, Re
     if pending.goes_on {
         return Ok(pending.route);
     }
-    let (listener, number) = choose(tables, packet)?;
-    let opened = opening(tables, packet, number, pending.route.slot)
-        .and_then(|place| begin(tables, packet, &hash, &place));
+    let Chosen { listener, slot, flags } = choose(tables, packet)?;
+    let opened = opening(tables, packet, slot, pending.route.slot);
+    // To a node's own address nobody moves a conversation from elsewhere: its middle is a masqueraded pod's, or nobody's.
+    if flags & Listener::NODE != 0 && packet.is_middle() && !opened.is_ok_and(|place| place.taken.is_known())
+    {
+        return Err(Reason::NodeOwn);
+    }
+    let opened = opened.and_then(|place| begin(tables, packet, &hash, &place));
     opened.inspect_err(|reason| tables.count_drop(listener, *reason))
 }
 
-/// The listener's id of a packet that begins something, and the slot that takes it.
+/// What takes a packet that begins something. Words: BTF cannot say what a `Result` hides in a `bool`.
+#[derive(Clone, Copy)]
+struct Chosen {
+    /// The listener's id.
+    listener: u32,
+    slot: u32,
+    /// The listener's.
+    flags: u32,
+}
+
+/// The listener of a packet that begins something, and the slot that takes it.
 #[inline(never)]
-fn choose<T: Tables>(tables: &T, packet: &Packet) -> Result<(u32, u32), Reason> {
+fn choose<T: Tables>(tables: &T, packet: &Packet) -> Result<Chosen, Reason> {
     let vip = Address::from_words(packet.network.destination);
     let key = ListenerKey { vip, port: packet.destination_port, protocol: packet.protocol, zero: 0 };
     let Some(listener) = tables.listener(&key) else {
@@ -244,7 +259,7 @@ fn choose<T: Tables>(tables: &T, packet: &Packet) -> Result<(u32, u32), Reason> 
         return Err(Reason::LocalSocket);
     }
     match select(tables, listener.id, packet.tuple().ring()) {
-        Some(number) => Ok((listener.id, number)),
+        Some(slot) => Ok(Chosen { listener: listener.id, slot, flags: listener.flags }),
         None => {
             tables.count_drop(listener.id, Reason::NoTarget);
             Err(Reason::NoTarget)
@@ -361,6 +376,18 @@ impl Taken {
     const OTHER: Self = Self(1 << 31);
     /// Besides its state: this flow's own established entry, whose other half was lost.
     const OWN: u32 = 1 << 30;
+    /// This flow's own half-open entry.
+    const HALF: Self = Self(1 << 29);
+
+    #[inline(always)]
+    fn is_own(self) -> bool {
+        self.0 & Self::OWN != 0
+    }
+
+    #[inline(always)]
+    fn is_known(self) -> bool {
+        self.0 & (Self::OWN | Self::HALF.0) != 0
+    }
 }
 
 /// Where a flow without entries goes: to a target, under a port that no other conversation with this pod port has.
@@ -376,15 +403,21 @@ struct Opening {
 #[inline(never)]
 fn opening<T: Tables>(tables: &T, packet: &Packet, number: u32, repeated: u32) -> Result<Opening, Reason> {
     let slot = tables.slot(number).ok_or(Reason::NoTarget)?;
+    let mut free = Opening { route: Route { slot: number, port: 0 }, taken: Taken::OTHER, repeated };
     for round in 0..ports::TRIED {
         let port = ports::rewritten(packet.source_port, round);
         let hash = reply_tuple(packet, slot, port).place(tables.seed());
         let taken = taken(tables, packet, slot, number, hash);
-        if taken != Taken::OTHER {
-            return Ok(Opening { route: Route { slot: number, port }, taken, repeated });
+        let here = Opening { route: Route { slot: number, port }, taken, repeated };
+        // The middle of a conversation may have another port still, although its own is free by now.
+        if taken.is_known() || (taken == Taken::FREE && !packet.is_middle()) {
+            return Ok(here);
+        }
+        if taken == Taken::FREE && free.taken == Taken::OTHER {
+            free = here;
         }
     }
-    Err(Reason::PortAllocationError)
+    if free.taken == Taken::FREE { Ok(free) } else { Err(Reason::PortAllocationError) }
 }
 
 #[inline(always)]
@@ -401,8 +434,11 @@ fn taken<T: Tables>(tables: &T, packet: &Packet, slot: &Slot, number: u32, hash:
         reply.forget(tables);
     }
     let half = tables.find(Table::HalfReplies, hash);
-    if !half.exists() || (half.entry.slot == number && half.entry.port == packet.source_port) {
+    if !half.exists() {
         return Taken::FREE;
+    }
+    if half.entry.slot == number && half.entry.port == packet.source_port {
+        return Taken::HALF;
     }
     let lives = if half.entry.life.state & state::DIRECT != 0 {
         flow::age(half.entry.life, tables.now()) <= slot.idle
@@ -438,7 +474,7 @@ fn begin<T: Tables>(tables: &T, packet: &Packet, hash: &Hash, opening: &Opening)
     let Opening { route, taken, repeated } = *opening;
     let slot = tables.slot(route.slot).ok_or(Reason::NoTarget)?;
     let keep = if route.port == packet.source_port { 0 } else { state::KEEP };
-    let (table, state) = if taken.0 & Taken::OWN != 0 {
+    let (table, state) = if taken.is_own() {
         (Table::Flows, taken.0 & !(Taken::OWN | state::HEARD) | keep)
     } else if packet.is_syn() {
         (Table::HalfFlows, state::BY_SYN)
@@ -647,6 +683,10 @@ fn lost<T: Tables>(tables: &T, packet: &Packet) -> Lost {
             return found;
         }
     }
+    if sharers.slots[SHARERS - 1] != NO_SLOT {
+        // There may be more listeners on this pod port than are remembered, and this a flow of one of those.
+        tables.count(Reason::FlowLost);
+    }
     Lost::nobody(state::DIRECT)
 }
 
@@ -703,8 +743,11 @@ fn note_answer<T: Tables>(tables: &T, packet: &Packet, half: &Found, now: u32) {
 fn lost_by<T: Tables>(tables: &T, packet: &Packet, number: u32) -> Lost {
     let now = tables.now();
     let Some(slot) = tables.slot(number) else { return Lost::nobody(0) };
-    for round in 0..ports::TRIED {
-        let port = ports::original(packet.destination_port, round);
+    for guess in 0..ports::GUESSES {
+        let port = ports::original(packet.destination_port, guess);
+        if port == 0 {
+            continue;
+        }
         let tuple = client_tuple(packet, &packet.network.destination, slot, port);
         let place = tuple.place(tables.seed());
         let mut flow = tables.find(Table::Flows, place);

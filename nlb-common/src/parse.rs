@@ -282,6 +282,12 @@ impl Packet {
         self.protocol == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
     }
 
+    /// A TCP segment that begins no connection.
+    #[inline(always)]
+    pub fn is_middle(&self) -> bool {
+        self.protocol == TCP && !self.is_syn()
+    }
+
     /// A TCP SYN-ACK.
     #[inline(always)]
     pub fn is_syn_ack(&self) -> bool {

@@ -116,8 +116,6 @@ enum Promise {
     Repaired,
     /// That, or `FlowLost` moves.
     RepairedOrCounted,
-    /// What the target says meanwhile does not reach the client; its own next packet repairs the entry.
-    RepairedByClient,
 }
 
 /// Loses one entry of a conversation and holds the data path to its promise; true if the conversation goes on.
@@ -144,17 +142,11 @@ fn lose_and_talk(
         }
     };
     let heard = heard.and_then(|_| talk.say()).and_then(|_| talk.say());
-    if promise == Promise::RepairedByClient {
-        // Whether the pod still knows the conversation is another matter: see the case.
-        let _broken = talk.ask(Duration::ZERO);
-        sleep(A_WHILE);
-    }
     let (rebuilt, lost) = (scene.reason("FlowRebuilt")? - rebuilt, scene.reason("FlowLost")? - lost);
     let repaired = heard.is_ok() && rebuilt > 0;
     let fine = match promise {
         Promise::Repaired => repaired,
         Promise::RepairedOrCounted => repaired || lost > 0,
-        Promise::RepairedByClient => rebuilt > 0 || lost > 0,
     };
     ensure!(fine, "{case}: rebuilt {rebuilt}, lost {lost}, {heard:?}");
     Ok(heard.is_ok())
@@ -267,13 +259,7 @@ fn a_rewritten_port(scene: &Scene, maps: &PinnedMaps) -> Result<()> {
         }
         let known = Known::new(maps, TCP, second.client, two);
         assert!(known.is_rewritten()?);
-        // The pod's packets alone do not tell the client's own port: until the client speaks they look like those of a
-        // direct conversation, which the client does not know and resets.
-        let promise = match case {
-            (Table::Replies, First::Target) => Promise::RepairedByClient,
-            _ => Promise::Repaired,
-        };
-        lose_and_talk(scene, &known, &mut second, *case, promise)?;
+        lose_and_talk(scene, &known, &mut second, *case, Promise::Repaired)?;
         first.say().context("the other conversation of that client port")?;
         cases.next();
     }

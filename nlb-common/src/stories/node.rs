@@ -36,6 +36,23 @@ fn a_flow_comes_before_a_local_socket() {
 }
 
 #[test]
+fn the_middle_of_a_conversation_that_nobody_knows_is_the_nodes() {
+    // As the answers to a pod's masqueraded connection from a port that a listener has.
+    let own = Untouched(Reason::NodeOwn);
+    for v6 in [false, true] {
+        let mut story = node(v6);
+        story.play(&[(Data, own), (Fin, own), (Rst, own)]);
+        let wire = story.packet(story.client, story.vip, SYN | ACK);
+        assert_eq!(story.scene.ingress(&wire.frame()), (Reason::NodeOwn, wire.frame()));
+        assert_eq!(story.sizes(), [0; 4]);
+        // A flow of a listener is found again all the same.
+        story.play(&[(Syn, At(0)), (SynAck(0), Back), (Lose(Table::HalfFlows), Nothing), (Ack, At(0))]);
+        story.play(&[(Answer(0), Back), (Data, At(0)), (Lose(Table::Flows), Nothing), (Data, At(0))]);
+        assert_eq!(story.sizes(), [1, 1, 0, 0]);
+    }
+}
+
+#[test]
 fn the_node_answers_what_no_listener_takes() {
     for v6 in [false, true] {
         let mut story = node(v6);

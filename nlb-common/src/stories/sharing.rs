@@ -8,13 +8,20 @@ const PAUSE: (Step, See) = (Wait(300), Nothing);
 
 /// Two listeners (ports 443 and 444) with the same two pod ports, and a client that uses one port for both.
 fn two() -> impl Iterator<Item = [Story; 2]> {
-    [false, true].into_iter().map(|v6| {
+    [40_000, 500].into_iter().flat_map(two_from)
+}
+
+fn two_from(port: u16) -> impl Iterator<Item = [Story; 2]> {
+    [false, true].into_iter().map(move |v6| {
         let mut first = Story::new(TCP, v6);
+        first.client.set_port(port);
+        first.known_as = [port; 2];
         let vip = SocketAddr::new(first.vip.ip(), 444);
         first.scene.listener(vip, TCP, 350, &first.targets);
         first.scene.aim(1, &[2]);
         first.play(&ESTABLISHED);
-        let second = Story { scene: first.scene.clone(), vip, ..Story::new(TCP, v6) };
+        let Story { client, known_as, .. } = first;
+        let second = Story { scene: first.scene.clone(), vip, client, known_as, ..Story::new(TCP, v6) };
         [first, second]
     })
 }
@@ -51,6 +58,37 @@ fn lost_entries_of_a_rewritten_flow_are_rebuilt_whoever_speaks_first() {
                 other.play(&[(Answer(0), Back), (Data, At(0))]);
             }
         }
+    }
+}
+
+#[test]
+fn a_rewritten_flow_keeps_its_port_although_its_own_is_free_by_now() {
+    for [mut first, mut second] in two() {
+        second.play(&ESTABLISHED);
+        let port = second.known_as[0];
+        first.scene = second.scene;
+        first.play(&[(Fin, At(0)), (TargetFin(0), Back), (Wait(61_000), Nothing)]);
+        second.scene = first.scene;
+        second.play(&[(Data, At(0)), (Answer(0), Back)]);
+        second.scene.lose(Table::Flows);
+        second.play(&[(Data, At(0))]);
+        assert_eq!((second.known_as[0], second.counted(Reason::FlowRebuilt)), (port, 1));
+    }
+}
+
+#[test]
+fn beyond_the_listeners_that_a_pod_port_remembers_a_loss_is_counted() {
+    for v6 in [false, true] {
+        let mut story = Story::new(TCP, v6);
+        let first = story.vip;
+        for number in 1..=8 {
+            story.vip.set_port(first.port() + number);
+            story.scene.listener(story.vip, TCP, 350, &story.targets);
+        }
+        story.scene.aim(8, &[16]);
+        story.play(&[(Syn, At(0)), (SynAck(0), Back), (Ack, At(0)), (Lose(Table::Replies), Nothing)]);
+        story.play(&[(Answer(0), Untouched(Reason::NotOurs))]);
+        assert_eq!(story.counted(Reason::FlowLost), 1);
     }
 }
 
