@@ -130,14 +130,14 @@ mod tests {
     }
 
     /// Two Services with settings of every kind, the first with endpoints.
-    fn inputs(interval: &str, uid: &str) -> Inputs {
+    fn inputs(interval: &str, uid: &str, web: u16) -> Inputs {
         let service = |name: &str| {
             json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "namespace": "a", "name": name, "uid": uid,
                     "annotations": { "service.beta.kubernetes.io/aws-load-balancer-healthcheck-protocol": "HTTP",
                         "service.beta.kubernetes.io/aws-load-balancer-healthcheck-port": "8081",
                         "service.beta.kubernetes.io/aws-load-balancer-healthcheck-interval": interval } },
                 "spec": { "type": "LoadBalancer", "loadBalancerClass": "nlb.io/nlb", "ports": [
-                    { "name": "web", "port": 80, "targetPort": "named" },
+                    { "name": "web", "port": web, "targetPort": "named" },
                     { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53 },
                     { "name": "no", "port": 54, "protocol": "SCTP" } ] } })
         };
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn model() -> Model {
-        translate(&inputs("30", "u"), &Settings::default(), None)
+        translate(&inputs("30", "u", 80), &Settings::default(), None)
     }
 
     fn without_targets(mut model: Model) -> Vec<LoadBalancer> {
@@ -192,14 +192,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_before_slice_port_is_read_and_learns_its_ports() {
+        let mut all = serde_json::to_value(model().load_balancers).unwrap();
+        for group in
+            all.as_array_mut().unwrap().iter_mut().flat_map(|it| it["target_groups"].as_array_mut().unwrap())
+        {
+            assert!(group.as_object_mut().unwrap().remove("slice_port").is_some(), "{group}");
+        }
+        let previous = Model { load_balancers: serde_json::from_value(all).unwrap(), ..Model::default() };
+        let found = translate(&inputs("often", "u", 80), &Settings::default(), Some(&previous));
+        assert_eq!(found.load_balancers, model().load_balancers);
+    }
+
+    #[test]
     fn an_agent_that_read_them_back_keeps_what_a_living_one_keeps() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("last-good.json");
         write(&path, &model().load_balancers).unwrap();
         let LastGood { load_balancers, .. } = LastGood::read(&path);
         let restarted = Model { load_balancers, ..Model::default() };
-        for (uid, effect) in [("u", Effect::KeptLastGood), ("other", Effect::LoadBalancerRefused)] {
-            let bad = inputs("often", uid);
+        let (kept, refused) = (Effect::KeptLastGood, Effect::LoadBalancerRefused);
+        for (uid, web, effect) in [("u", 80, kept), ("u", 81, kept), ("other", 80, refused)] {
+            let bad = inputs("often", uid, web);
             let after = |previous: &Model| translate(&bad, &Settings::default(), Some(previous));
             let found = after(&restarted);
             assert_eq!(found, after(&model()));
@@ -210,7 +224,7 @@ mod tests {
                 .map(|it| it.effect)
                 .collect();
             assert_eq!(told, [effect; 2], "{:?}", found.problems);
-            assert_eq!(found.load_balancers.len(), if uid == "u" { 2 } else { 0 });
+            assert_eq!(found.load_balancers, if uid == "u" { model().load_balancers } else { Vec::new() });
         }
         assert_eq!(translate(&Inputs::default(), &Settings::default(), Some(&restarted)).load_balancers, []);
     }
