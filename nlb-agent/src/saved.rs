@@ -38,6 +38,24 @@ impl Files {
             last_good: socket.with_extension("last-good.json"),
         }
     }
+
+    /// Takes them away, and what an agent that was killed while it wrote them left; says which were there.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn remove(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        for path in
+            [&self.state, &self.last_good].into_iter().flat_map(|path| [path.clone(), unfinished(path)])
+        {
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed.push(path),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("removing {}", path.display())),
+            }
+        }
+        Ok(removed)
+    }
 }
 
 /// The load balancers as they were last built, without their targets: what goes on where an annotation is bad now.
@@ -95,12 +113,17 @@ fn parsed<T: for<'de> Deserialize<'de>>(path: &Path, otherwise: &str) -> Option<
         .ok()
 }
 
+/// What a file is called until it is written in full.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// Writes a file whole or not at all.
 ///
 /// # Errors
 /// The file system refused.
 pub fn write<T: Serialize + ?Sized>(path: &Path, what: &T) -> anyhow::Result<()> {
-    let beside = path.with_extension("new");
+    let beside = unfinished(path);
     let writing = || format!("writing {}", path.display());
     std::fs::write(&beside, serde_json::to_vec(what)?).with_context(writing)?;
     std::fs::rename(&beside, path).with_context(writing)
@@ -127,6 +150,22 @@ mod tests {
         assert_eq!(read(&path), saved);
         std::fs::write(&path, b"{ half").unwrap();
         assert_eq!(read(&path), Saved::default());
+    }
+
+    #[test]
+    fn they_are_taken_away_with_what_was_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::beside(&folder.path().join("agent.sock"));
+        assert_eq!(files.remove().unwrap(), Vec::<PathBuf>::new());
+        write(&files.state, &Saved::default()).unwrap();
+        write(&files.last_good, &model().load_balancers).unwrap();
+        let half = unfinished(&files.last_good);
+        std::fs::write(&half, b"[{ half").unwrap();
+        std::fs::write(folder.path().join("another.state.json"), b"{}").unwrap();
+        assert_eq!(files.remove().unwrap(), [files.state.clone(), files.last_good.clone(), half]);
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(left, ["another.state.json"]);
     }
 
     /// Two Services with settings of every kind, the first with endpoints.
