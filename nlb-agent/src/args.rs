@@ -44,7 +44,7 @@ pub enum Command {
     Drops(QueryArgs),
     /// Live view of listeners and targets; q ends it
     Top(TopArgs),
-    /// Take programs, links and pins away from this node
+    /// Take programs, links, pins and the agent's own files away from this node
     Detach(DetachArgs),
     /// Version, kernel, features in use, layout version
     Version(VersionArgs),

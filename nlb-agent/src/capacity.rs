@@ -52,11 +52,13 @@ impl Shortfall {
     /// The problem as the user sees it, on this object: `Service namespace/name`.
     pub fn problem(&self, object: String) -> Problem {
         let (reason, advice) = match self.limit {
-            Limit::Listeners => ("ListenerLimit", "remove listeners or give the map `listeners` more room"),
-            Limit::Vips => ("VipLimit", "share VIPs or give the map `vips` more room"),
-            Limit::Slots => ("TargetLimit", "remove targets or give the map `slots` more room"),
-            Limit::RingWords => ("RingLimit", "remove targets or give the map `rings` more room"),
-            Limit::TargetsPerSet => ("TargetSetLimit", "spread the targets over several listeners"),
+            Limit::Listeners => ("ListenerLimit", format!("remove listeners, {}", more("--max-listeners"))),
+            Limit::Vips => ("VipLimit", format!("share VIPs ({FIXED})")),
+            Limit::Slots => ("TargetLimit", format!("remove targets, {}", more("--max-targets"))),
+            Limit::RingWords => ("RingLimit", format!("remove targets ({FIXED})")),
+            Limit::TargetsPerSet => {
+                ("TargetSetLimit", format!("spread the targets over several listeners ({FIXED})"))
+            }
         };
         let (what, effect) = match (self.targets, self.limit) {
             (0, Limit::RingWords) => ("the listener stays as it was".to_owned(), Effect::KeptLastGood),
@@ -79,6 +81,15 @@ impl Shortfall {
             effect,
         }
     }
+}
+
+const FIXED: &str = "this limit is fixed";
+
+/// What must be done before a larger number counts.
+fn more(flag: &str) -> String {
+    format!(
+        "or run `nlb-agent detach`, which ends all flows, and start again with a larger {flag}: maps that are pinned keep their sizes"
+    )
 }
 
 impl std::fmt::Display for Limit {
@@ -108,8 +119,28 @@ mod tests {
         assert_eq!(
             problem.message,
             "The limit of 64 targets of listeners is reached, so for 10.0.0.1 port 80 3 of its targets get no new \
-             flows; remove targets or give the map `slots` more room."
+             flows; remove targets, or run `nlb-agent detach`, which ends all flows, and start again with a larger \
+             --max-targets: maps that are pinned keep their sizes."
         );
         assert_eq!(problem.effect, Effect::Clamped);
+    }
+
+    #[test]
+    fn only_a_limit_that_a_flag_sets_sends_to_one() {
+        let limits = [
+            (Limit::Listeners, "a larger --max-listeners"),
+            (Limit::Vips, "this limit is fixed"),
+            (Limit::Slots, "a larger --max-targets"),
+            (Limit::RingWords, "this limit is fixed"),
+            (Limit::TargetsPerSet, "this limit is fixed"),
+        ];
+        for (limit, end) in limits {
+            let listener = ListenerKey::default();
+            let message = Shortfall { listener, limit, capacity: 1, targets: 0, passing: false }
+                .problem(String::new())
+                .message;
+            assert!(message.contains(end), "{message}");
+            assert_eq!(message.contains("`nlb-agent detach`"), end.contains("--"), "{message}");
+        }
     }
 }

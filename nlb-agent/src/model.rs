@@ -173,6 +173,10 @@ pub struct TargetGroup {
     pub target_type: TargetType,
     /// The pods' port.
     pub target_port: PortRef,
+    /// What EndpointSlices call its port: the name of the Service port that it was built from, empty where that has none. It
+    /// finds the targets of a group that goes on although its Service port is gone. `None` where an older version wrote it down.
+    #[serde(default)]
+    pub slice_port: Option<String>,
     /// How its targets are checked.
     pub health_check: HealthCheck,
     /// Whether targets on other nodes see the client's address.

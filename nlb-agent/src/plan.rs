@@ -2,8 +2,9 @@
 
 use crate::contents::{Contents, sharers};
 use nlb_common::address::Address;
-use nlb_common::layout::{Choice, Listener, ListenerKey, Sharers, Slot, TargetKey, Vip};
+use nlb_common::layout::{Choice, Listener, ListenerKey, Sharers, Slot, TCP, TargetKey, UDP, Vip};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// One write to one map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,56 @@ pub enum Step {
     RemoveTarget { key: TargetKey },
     /// Empty a slot that nothing leads to: all zero but this generation.
     FreeSlot { slot: u32, generation: u32 },
+}
+
+impl Step {
+    /// The name of the map that it writes to.
+    pub fn map(&self) -> &'static str {
+        match self {
+            Self::ResetSlotCounts { .. } => "slot_counts",
+            Self::ResetListenerCounts { .. } => "listener_counts",
+            Self::SetTargetFilterWord { .. } => "target_filter",
+            Self::PutSlot { .. } | Self::SetIdle { .. } | Self::FreeSlot { .. } => "slots",
+            Self::PutTarget { .. } | Self::RemoveTarget { .. } => "targets",
+            Self::WriteRegion { .. } => "rings",
+            Self::SetChoice { .. } | Self::ClearChoice { .. } => "choices",
+            Self::SetVipFilterWord { .. } => "vip_filter",
+            Self::PutVip { .. } | Self::RemoveVip { .. } => "vips",
+            Self::PutListener { .. } | Self::RemoveListener { .. } => "listeners",
+        }
+    }
+
+    /// The element of the map, as people write it: an index, or address, port and protocol. Of several words of `rings` the first.
+    pub fn element(&self) -> String {
+        match self {
+            Self::ResetSlotCounts { slot: index }
+            | Self::PutSlot { slot: index, .. }
+            | Self::SetIdle { slot: index, .. }
+            | Self::FreeSlot { slot: index, .. }
+            | Self::ResetListenerCounts { listener: index }
+            | Self::SetChoice { listener: index, .. }
+            | Self::ClearChoice { listener: index }
+            | Self::SetTargetFilterWord { word: index, .. }
+            | Self::SetVipFilterWord { word: index, .. }
+            | Self::WriteRegion { at: index, .. } => index.to_string(),
+            Self::PutVip { address, .. } | Self::RemoveVip { address } => address.ip().to_string(),
+            Self::PutListener { key, .. } | Self::RemoveListener { key } => {
+                address(key.vip, key.port, key.protocol)
+            }
+            Self::PutTarget { key, .. } | Self::RemoveTarget { key } => {
+                address(key.address, key.port, key.protocol)
+            }
+        }
+    }
+}
+
+fn address(address: Address, port: u16, protocol: u8) -> String {
+    let socket = SocketAddr::new(address.ip(), port);
+    match protocol {
+        TCP => format!("{socket}/TCP"),
+        UDP => format!("{socket}/UDP"),
+        other => format!("{socket}/{other}"),
+    }
 }
 
 /// The new values of what changes between two images; `None` removes. What is as it was may be named, too.

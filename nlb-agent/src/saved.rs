@@ -38,6 +38,24 @@ impl Files {
             last_good: socket.with_extension("last-good.json"),
         }
     }
+
+    /// Takes them away, and what an agent that was killed while it wrote them left; says which were there.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn remove(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        for path in
+            [&self.state, &self.last_good].into_iter().flat_map(|path| [path.clone(), unfinished(path)])
+        {
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed.push(path),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("removing {}", path.display())),
+            }
+        }
+        Ok(removed)
+    }
 }
 
 /// The load balancers as they were last built, without their targets: what goes on where an annotation is bad now.
@@ -95,12 +113,17 @@ fn parsed<T: for<'de> Deserialize<'de>>(path: &Path, otherwise: &str) -> Option<
         .ok()
 }
 
+/// What a file is called until it is written in full.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// Writes a file whole or not at all.
 ///
 /// # Errors
 /// The file system refused.
 pub fn write<T: Serialize + ?Sized>(path: &Path, what: &T) -> anyhow::Result<()> {
-    let beside = path.with_extension("new");
+    let beside = unfinished(path);
     let writing = || format!("writing {}", path.display());
     std::fs::write(&beside, serde_json::to_vec(what)?).with_context(writing)?;
     std::fs::rename(&beside, path).with_context(writing)
@@ -129,15 +152,31 @@ mod tests {
         assert_eq!(read(&path), Saved::default());
     }
 
+    #[test]
+    fn they_are_taken_away_with_what_was_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::beside(&folder.path().join("agent.sock"));
+        assert_eq!(files.remove().unwrap(), Vec::<PathBuf>::new());
+        write(&files.state, &Saved::default()).unwrap();
+        write(&files.last_good, &model().load_balancers).unwrap();
+        let half = unfinished(&files.last_good);
+        std::fs::write(&half, b"[{ half").unwrap();
+        std::fs::write(folder.path().join("another.state.json"), b"{}").unwrap();
+        assert_eq!(files.remove().unwrap(), [files.state.clone(), files.last_good.clone(), half]);
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(left, ["another.state.json"]);
+    }
+
     /// Two Services with settings of every kind, the first with endpoints.
-    fn inputs(interval: &str, uid: &str) -> Inputs {
+    fn inputs(interval: &str, uid: &str, web: u16) -> Inputs {
         let service = |name: &str| {
             json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "namespace": "a", "name": name, "uid": uid,
                     "annotations": { "service.beta.kubernetes.io/aws-load-balancer-healthcheck-protocol": "HTTP",
                         "service.beta.kubernetes.io/aws-load-balancer-healthcheck-port": "8081",
                         "service.beta.kubernetes.io/aws-load-balancer-healthcheck-interval": interval } },
                 "spec": { "type": "LoadBalancer", "loadBalancerClass": "nlb.io/nlb", "ports": [
-                    { "name": "web", "port": 80, "targetPort": "named" },
+                    { "name": "web", "port": web, "targetPort": "named" },
                     { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53 },
                     { "name": "no", "port": 54, "protocol": "SCTP" } ] } })
         };
@@ -150,7 +189,7 @@ mod tests {
     }
 
     fn model() -> Model {
-        translate(&inputs("30", "u"), &Settings::default(), None)
+        translate(&inputs("30", "u", 80), &Settings::default(), None)
     }
 
     fn without_targets(mut model: Model) -> Vec<LoadBalancer> {
@@ -192,14 +231,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_before_slice_port_is_read_and_learns_its_ports() {
+        let mut all = serde_json::to_value(model().load_balancers).unwrap();
+        for group in
+            all.as_array_mut().unwrap().iter_mut().flat_map(|it| it["target_groups"].as_array_mut().unwrap())
+        {
+            assert!(group.as_object_mut().unwrap().remove("slice_port").is_some(), "{group}");
+        }
+        let previous = Model { load_balancers: serde_json::from_value(all).unwrap(), ..Model::default() };
+        let found = translate(&inputs("often", "u", 80), &Settings::default(), Some(&previous));
+        assert_eq!(found.load_balancers, model().load_balancers);
+    }
+
+    #[test]
     fn an_agent_that_read_them_back_keeps_what_a_living_one_keeps() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("last-good.json");
         write(&path, &model().load_balancers).unwrap();
         let LastGood { load_balancers, .. } = LastGood::read(&path);
         let restarted = Model { load_balancers, ..Model::default() };
-        for (uid, effect) in [("u", Effect::KeptLastGood), ("other", Effect::LoadBalancerRefused)] {
-            let bad = inputs("often", uid);
+        let (kept, refused) = (Effect::KeptLastGood, Effect::LoadBalancerRefused);
+        for (uid, web, effect) in [("u", 80, kept), ("u", 81, kept), ("other", 80, refused)] {
+            let bad = inputs("often", uid, web);
             let after = |previous: &Model| translate(&bad, &Settings::default(), Some(previous));
             let found = after(&restarted);
             assert_eq!(found, after(&model()));
@@ -210,7 +263,7 @@ mod tests {
                 .map(|it| it.effect)
                 .collect();
             assert_eq!(told, [effect; 2], "{:?}", found.problems);
-            assert_eq!(found.load_balancers.len(), if uid == "u" { 2 } else { 0 });
+            assert_eq!(found.load_balancers, if uid == "u" { model().load_balancers } else { Vec::new() });
         }
         assert_eq!(translate(&Inputs::default(), &Settings::default(), Some(&restarted)).load_balancers, []);
     }

@@ -1,9 +1,10 @@
 //! `detach`: takes everything of nlb away from this node, after asking.
 
 use super::{Hooks, write_out};
-use crate::args::{DetachArgs, Output};
+use crate::args::{DetachArgs, Output, Place};
 use crate::report::Status;
 use crate::report::View;
+use crate::saved::Files;
 use crate::socket::client::{self, AskError};
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -18,13 +19,15 @@ struct Removed {
 pub(super) fn run(hooks: &Hooks, args: &DetachArgs) -> anyhow::Result<()> {
     let place = &args.query.place;
     refuse_while_running(&place.socket)?;
-    if !args.yes && !confirmed(&place.pin_path)? {
+    if !args.yes && !confirmed(place)? {
         bail!("nothing was changed");
     }
-    let removed = Removed { removed: (hooks.detach)(&place.pin_path)? };
+    let mut removed = Removed { removed: (hooks.detach)(&place.pin_path)? };
+    let files = Files::beside(&place.socket).remove()?;
+    removed.removed.extend(files.iter().map(|path| format!("removed {}", path.display())));
     write_out(&match args.query.output.output {
         Output::Json => serde_json::to_string_pretty(&removed)? + "\n",
-        Output::Table => sentence(&removed.removed, &place.pin_path),
+        Output::Table => sentence(&removed.removed, place),
     })
 }
 
@@ -41,15 +44,16 @@ fn refuse_while_running(socket: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn confirmed(pin_path: &Path) -> anyhow::Result<bool> {
+fn confirmed(place: &Place) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!(
             "detach ends the traffic of every listener on this node; without a terminal to ask on, say so with --yes"
         );
     }
     eprint!(
-        "This takes the programs, links and maps pinned at {} away. Every flow through this node ends. Go on? [y/N] ",
-        pin_path.display()
+        "This takes the programs, links and maps pinned at {} away, and what the agent wrote down beside {}. Every flow through this node ends. Go on? [y/N] ",
+        place.pin_path.display(),
+        place.socket.display()
     );
     std::io::stderr().flush()?;
     let mut line = String::new();
@@ -61,9 +65,13 @@ fn is_yes(line: &str) -> bool {
     matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-fn sentence(removed: &[String], pin_path: &Path) -> String {
+fn sentence(removed: &[String], place: &Place) -> String {
     if removed.is_empty() {
-        return format!("Nothing of nlb was found at {}: nothing was changed.\n", pin_path.display());
+        return format!(
+            "Nothing of nlb was found at {}, nor beside {}: nothing was changed.\n",
+            place.pin_path.display(),
+            place.socket.display()
+        );
     }
     let lines: String = removed.iter().map(|what| format!("  {what}\n")).collect();
     format!("Taken away:\n{lines}")
@@ -82,7 +90,9 @@ mod tests {
     #[test]
     fn what_was_removed_is_named() {
         let removed = vec!["link nlb_xdp on eth0".to_owned(), "map flows".to_owned()];
-        assert_eq!(sentence(&removed, Path::new("/p")), "Taken away:\n  link nlb_xdp on eth0\n  map flows\n");
-        assert!(sentence(&[], Path::new("/p")).contains("nothing was changed"));
+        let place = Place { socket: "/s".into(), pin_path: "/p".into() };
+        assert_eq!(sentence(&removed, &place), "Taken away:\n  link nlb_xdp on eth0\n  map flows\n");
+        let nothing = sentence(&[], &place);
+        assert_eq!(nothing, "Nothing of nlb was found at /p, nor beside /s: nothing was changed.\n");
     }
 }

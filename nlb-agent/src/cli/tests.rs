@@ -114,10 +114,15 @@ fn every_question_is_answered_in_both_ways() {
 fn detach_needs_consent_and_a_stopped_agent() {
     let folder = tempfile::tempdir().unwrap();
     let place = place(&folder);
+    let state = crate::saved::Files::beside(&place.socket).state;
+    std::fs::write(&state, b"{}").unwrap();
     dispatched("detach --yes", &place).unwrap();
+    assert!(!state.exists(), "what the agent wrote down goes, too");
+    std::fs::write(&state, b"{}").unwrap();
     let _agent = running(&place);
     let error = dispatched("detach --yes", &place).unwrap_err().to_string();
     assert!(error.contains("stop it first"), "{error}");
+    assert!(state.exists(), "a running agent's files stay");
 }
 
 #[test]

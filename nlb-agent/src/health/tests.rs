@@ -29,6 +29,7 @@ pub(super) fn group(name: &str, targets: Vec<Target>) -> TargetGroup {
         protocol: Protocol::Tcp,
         target_type: TargetType::Ip,
         target_port: PortRef::Number(8080),
+        slice_port: Some("http".to_owned()),
         health_check: HealthCheck { healthy_threshold: 3, unhealthy_threshold: 2, ..HealthCheck::default() },
         preserve_client_ip: false,
         proxy_protocol_v2: false,

@@ -2,6 +2,7 @@
 
 use super::{Reconcile, log};
 use crate::host::preflight::{self, Wanted};
+use crate::plan::Step;
 use crate::problem::{Effect, Problem, Severity};
 use crate::report::ListenerAddress;
 
@@ -41,16 +42,50 @@ impl Reconcile {
 }
 
 /// A write to a map failed.
-pub(super) fn unwritten(node: &str, error: &std::io::Error) -> Problem {
+pub(super) fn unwritten(node: &str, step: &Step, error: &std::io::Error) -> Problem {
+    let (map, element) = (step.map(), step.element());
     Problem {
         severity: Severity::Warning,
         object: format!("Node {node}"),
-        field: None,
-        value: None,
+        field: Some(map.into()),
         reason: "MapWriteFailed".into(),
         message: format!(
-            "A map could not be written: {error}. What was there goes on; the write is tried again every second."
+            "{element} of the map `{map}` could not be written: {error}. What was there goes on; the write is tried again every second."
         ),
+        value: Some(element),
         effect: Effect::KeptLastGood,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nlb_common::layout::{ListenerKey, TargetKey};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn a_failed_write_names_the_map_and_the_element() {
+        let listener =
+            ListenerKey { vip: Ipv4Addr::new(192, 0, 2, 1).into(), port: 80, protocol: 6, zero: 0 };
+        let target =
+            TargetKey { address: IpAddr::V6(Ipv6Addr::LOCALHOST).into(), port: 53, protocol: 17, zero: 0 };
+        let cases = [
+            (Step::RemoveListener { key: listener }, "listeners", "192.0.2.1:80/TCP"),
+            (Step::RemoveTarget { key: target }, "targets", "[::1]:53/UDP"),
+            (Step::RemoveVip { address: listener.vip }, "vips", "192.0.2.1"),
+            (Step::WriteRegion { at: 7, words: vec![1, 2] }, "rings", "7"),
+            (Step::FreeSlot { slot: 3, generation: 9 }, "slots", "3"),
+        ];
+        for (step, map, element) in cases {
+            let Problem { object, field, value, message, .. } =
+                unwritten("here", &step, &std::io::Error::from_raw_os_error(libc::E2BIG));
+            assert_eq!(
+                (object.as_str(), field.as_deref(), value.as_deref()),
+                ("Node here", Some(map), Some(element))
+            );
+            let expected =
+                format!("{element} of the map `{map}` could not be written: Argument list too long");
+            assert!(message.starts_with(&expected), "{message}");
+        }
     }
 }

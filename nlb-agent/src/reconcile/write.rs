@@ -68,9 +68,12 @@ impl Reconcile {
     }
 
     fn run(&mut self, planned: &Planned) -> Option<Epoch> {
-        if let Err(error) = planned.steps.iter().try_for_each(|step| run(&mut self.data_path.maps, step)) {
-            tracing::error!(%error, "a map could not be written; reading the maps back");
-            self.unwritten = Some(machine::unwritten(&self.node, &error));
+        let maps = &mut self.data_path.maps;
+        let failed = planned.steps.iter().find_map(|step| Some((step, run(maps, step).err()?)));
+        if let Some((step, error)) = failed {
+            let (map, element) = (step.map(), step.element());
+            tracing::error!(map, element, %error, "a map could not be written; reading the maps back");
+            self.unwritten = Some(machine::unwritten(&self.node, step, &error));
             self.unread = Some(planned.epoch);
             self.readopt();
             return None;

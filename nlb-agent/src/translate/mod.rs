@@ -252,6 +252,7 @@ fn target_group(
         protocol,
         target_type: kind,
         target_port: port.target.clone(),
+        slice_port: Some(port.name.clone()),
         health_check: health_check.clone(),
         preserve_client_ip: attributes.preserve_client_ip,
         // A port that asks for it is refused until it works for real.

@@ -1,8 +1,10 @@
 //! What holds for every Service, however it is written.
 
-use super::tests::{AWS, inputs, model, service, settings, slice};
+use super::tests::{AWS, inputs, model, read_back, service, service_on, settings, slice};
 use super::*;
+use crate::model::TargetKey;
 use crate::problem::Effect;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 
 /// Keys that somebody reads, and one that nobody does.
@@ -68,11 +70,12 @@ fn annotated(text: &str, annotations: &[(String, String)]) -> Inputs {
     inputs
 }
 
-/// A document that comes in, in place of one of its kind and name, or an EndpointSlice that goes.
+/// A document that comes in, in place of one of its kind and name, or an EndpointSlice or a Service that goes.
 #[derive(Clone, Debug)]
 enum Step {
     Put(String),
-    Remove(ObjectName),
+    RemoveSlice(ObjectName),
+    RemoveService(ObjectName),
 }
 
 /// Few names, so that steps meet.
@@ -101,14 +104,52 @@ fn step() -> impl Strategy<Value = Step> {
         vec![("healthcheck-interval", "20")],
         vec![("type", "nlb-ip"), ("nonsense", "1")],
     ]);
-    let put_service = (name(), settings).prop_map(|(name, settings)| service(name, &settings));
+    let served = prop::sample::select(vec![
+        "[{name: http, port: 80, targetPort: web}]",
+        "[{name: http, port: 81, targetPort: web}]",
+        "[{name: other, port: 80, targetPort: 8080}]",
+        "[{name: other, port: 81, targetPort: 8080}, {name: http, port: 82}]",
+    ]);
+    let put_service = (name(), settings, served);
+    let put_service = put_service.prop_map(|(name, settings, ports)| service_on(name, &settings, ports));
     let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: here}\n".to_owned();
     prop_oneof![
         6 => put_slice.prop_map(Step::Put),
-        2 => name().prop_map(|name| Step::Remove(ObjectName::new("default", name))),
-        2 => put_service.prop_map(Step::Put),
+        2 => name().prop_map(|name| Step::RemoveSlice(ObjectName::new("default", name))),
+        1 => name().prop_map(|name| Step::RemoveService(ObjectName::new("default", name))),
+        4 => put_service.prop_map(Step::Put),
         1 => Just(Step::Put(node)),
     ]
+}
+
+/// A restarted agent comes to what a living one has; where an endpoint without a port listens, only the living one may know.
+fn same_but_for_untold_ports(living: &Model, restarted: &Model, now: &Inputs) -> Result<(), TestCaseError> {
+    let told = |it: &TargetKey, group: &TargetGroup| {
+        let service = group.name.split(['/', ':']).nth(1).unwrap();
+        let of = |slice: &&Arc<EndpointSlice>| {
+            slice.metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"] == service
+        };
+        let has = |slice: &Arc<EndpointSlice>| {
+            slice.endpoints.iter().any(|endpoint| endpoint.addresses[0] == it.ip.to_string())
+                && slice
+                    .ports
+                    .iter()
+                    .flatten()
+                    .any(|port| port.name == group.slice_port && port.port.is_some())
+        };
+        now.endpoint_slices.values().filter(of).any(has)
+    };
+    let without_untold = |model: &Model| {
+        let mut lbs = model.load_balancers.clone();
+        for group in lbs.iter_mut().flat_map(|it| &mut it.target_groups) {
+            let all = std::mem::take(&mut group.targets);
+            group.targets = all.into_iter().filter(|it| told(&it.key, group)).collect();
+        }
+        lbs
+    };
+    prop_assert_eq!(without_untold(living), without_untold(restarted));
+    prop_assert_eq!(&living.problems, &restarted.problems);
+    Ok(())
 }
 
 proptest! {
@@ -126,12 +167,15 @@ proptest! {
                     now.endpoint_slices.extend(endpoint_slices);
                     now.nodes.extend(nodes);
                 }
-                Step::Remove(name) => drop(Arc::make_mut(&mut now).endpoint_slices.remove(&name)),
+                Step::RemoveSlice(name) => drop(Arc::make_mut(&mut now).endpoint_slices.remove(&name)),
+                Step::RemoveService(name) => drop(Arc::make_mut(&mut now).services.remove(&name)),
             }
             let before = translation.model().clone();
             let renewal = translation.renew(&now, &settings);
             prop_assert_eq!(translation.model(), &translate(&now, &settings, Some(&before)));
             let after = translation.model();
+            let last_good = Model { load_balancers: read_back(&before.load_balancers), ..Model::default() };
+            same_but_for_untold_ports(after, &translate(&now, &settings, Some(&last_good)), &now)?;
             let is_new = |problem: &&Problem| !before.problems.contains(problem);
             prop_assert_eq!(
                 renewal.found.iter().collect::<std::collections::BTreeSet<_>>(),

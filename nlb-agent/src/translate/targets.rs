@@ -49,7 +49,7 @@ pub(super) fn fill(
     for (slice_name, slice) in &slices {
         let mut about = Findings::new(format!("EndpointSlice {slice_name}"));
         candidates.extend(usable(slice, context, &mut about));
-        unmatched_slice_ports(slice, &ports, &mut about);
+        unmatched_slice_ports(slice, &ports, &lb.target_groups, &mut about);
         unserved_family(slice, service, &mut about);
         problems.append(&mut about.problems);
     }
@@ -144,11 +144,18 @@ fn reason_against(ip: IpAddr, family: IpFamily, vips: &BTreeSet<IpAddr>) -> Opti
     }
 }
 
-fn unmatched_slice_ports(slice: &EndpointSlice, ports: &[Port], about: &mut Findings) {
+fn unmatched_slice_ports(
+    slice: &EndpointSlice,
+    ports: &[Port],
+    groups: &[TargetGroup],
+    about: &mut Findings,
+) {
     for (index, port) in slice.ports.iter().flatten().enumerate() {
         let name = port.name.as_deref().unwrap_or_default();
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
-        if !ports.iter().any(|it| it.name == name && it.protocol == protocol) {
+        let is_kept =
+            |it: &TargetGroup| it.slice_port.as_deref() == Some(name) && it.protocol.to_string() == protocol;
+        if !ports.iter().any(|it| it.name == name && it.protocol == protocol) && !groups.iter().any(is_kept) {
             let field = format!("ports[{index}].name");
             let value = Some(name).filter(|it| !it.is_empty());
             let message = match value {
@@ -200,15 +207,12 @@ fn fill_group(
     context: &Context<'_>,
     findings: &mut Findings,
 ) {
-    let Some(port) = ports.iter().find(|port| port.transport == Some(group.protocol) && is_of(group, port))
-    else {
-        // A kept group whose Service port is gone: its targets stay as long as their pods do.
-        let alive: BTreeSet<IpAddr> = candidates.iter().map(|it| it.ip).collect();
-        return group.targets.retain(|target| alive.contains(&target.key.ip));
-    };
+    let port = ports.iter().find(|port| port.transport == Some(group.protocol) && is_of(group, port));
+    // Learnt while it can be, where an older version wrote the group down.
+    group.slice_port = group.slice_port.take().or_else(|| port.map(|it| it.name.clone()));
     let mut targets: BTreeMap<TargetKey, Target> = BTreeMap::new();
     for candidate in candidates {
-        if let Some(number) = slice_port(candidate.slice, &port.name, &port.protocol) {
+        if let Some(number) = port_behind(group, port, candidate) {
             let target = target(candidate, number, group, ports, candidates, context);
             targets.entry(target.key.clone()).and_modify(|it| merge(it, &target)).or_insert(target);
         }
@@ -223,6 +227,23 @@ fn fill_group(
         findings.warn(At::WHOLE, "TooManyTargets", message, Effect::Clamped);
     }
     group.targets = targets.into_values().take(limit).collect();
+}
+
+/// Where an endpoint listens for a group. A kept group may be of a Service port that has another name now, or another number.
+fn port_behind(group: &TargetGroup, port: Option<&Port>, candidate: &Candidate<'_>) -> Option<u16> {
+    let names = port.map(|it| it.name.as_str()).into_iter().chain(group.slice_port.as_deref());
+    let protocol = group.protocol.to_string();
+    let told = names.filter_map(|name| slice_port(candidate.slice, name, &protocol)).next();
+    told.or_else(|| if port.is_none() { untold_port(group, candidate.ip) } else { None })
+}
+
+/// Slices forget a port that its Service forgot, but the pods of a group that goes on still listen where they did.
+fn untold_port(group: &TargetGroup, ip: IpAddr) -> Option<u16> {
+    let before = group.targets.iter().find(|it| it.key.ip == ip).map(|it| it.key.port);
+    match &group.target_port {
+        PortRef::Number(number) => before.or(Some(*number)),
+        PortRef::Name(_) => before,
+    }
 }
 
 fn is_of(group: &TargetGroup, port: &Port) -> bool {
