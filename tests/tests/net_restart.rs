@@ -210,18 +210,28 @@ impl<const K: usize, const V: usize> Full<K, V> {
     }
 }
 
+/// The problem of a write to this map, once there is one.
+fn write_failed(scene: &GoodService, map: &str) -> Result<Value> {
+    eventually(PATIENCE, || {
+        let is = |row: &Value| row["reason"] == "MapWriteFailed" && row["field"] == map;
+        Ok(scene.problems()?.into_iter().find(is))
+    })
+}
+
 /// The maps take nothing until `full` is cleared; meanwhile the agent is also killed and started again.
 fn refused_until<const K: usize, const V: usize>(
     scene: &mut GoodService,
     full: Full<K, V>,
     added: &Service,
+    (map, element): (&str, &str),
 ) -> Result<()> {
     let witness = scene.witness()?;
     let good = scene.address(GOOD)?;
     let mut open = Conversation::open(&scene.lab.client, good)?;
     scene.manifests.write(added, &scene.endpoints())?;
     for _ in 0..2 {
-        let problem = scene.problem("MapWriteFailed", "Node node-a", None, None)?;
+        let problem = write_failed(scene, map)?;
+        ensure!(text(&problem, "value").ends_with(element), "{problem}");
         ensure!(text(&problem, "message").contains("tried again"), "{problem}");
         let (status, body) = scene.page("/readyz")?;
         ensure!(status == 503 && body.contains("the last write failed"), "{status} {body}");
@@ -244,14 +254,15 @@ fn a_map_that_takes_no_write_is_said_and_written_once_it_does() -> Result<()> {
     let pins = scene.agent.pins().to_owned();
     let full = Full::<{ size_of::<ListenerKey>() }, { size_of::<Listener>() }>::fill(&pins, "listeners")?;
     ensure!(full.foreign.len() == 7, "{} of 8 listeners are somebody else's", full.foreign.len());
-    refused_until(&mut scene, full, &service("other", 81))?;
+    refused_until(&mut scene, full, &service("other", 81), ("listeners", ":81/TCP"))?;
     // A pod port that has no entry yet.
     let target = POD_PORT + 1;
     let _server = Echo::start(&scene.lab.pods()[0], target)?;
     let full = Full::<{ size_of::<TargetKey>() }, { size_of::<Sharers>() }>::fill(&pins, "targets")?;
     ensure!(full.foreign.len() == 15, "{} of 16 targets are somebody else's", full.foreign.len());
     let port = Port { name: "web", protocol: "TCP", port: 82, target };
-    refused_until(&mut scene, full, &Service { ports: vec![port], ..service("third", 82) })
+    let third = Service { ports: vec![port], ..service("third", 82) };
+    refused_until(&mut scene, full, &third, ("targets", &format!(":{target}/TCP")))
 }
 
 #[test]

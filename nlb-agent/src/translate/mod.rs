@@ -15,6 +15,8 @@ mod contract;
 mod findings;
 mod front;
 mod health_check;
+#[cfg(test)]
+mod kept_tests;
 mod known;
 mod listeners;
 mod nodes;

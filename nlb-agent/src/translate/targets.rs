@@ -63,7 +63,7 @@ pub(super) fn fill(
     candidates.retain(|it| lb.ip_families.contains(&IpFamily::of(it.ip)));
     vips_without_endpoints(lb, &candidates, findings);
     for group in &mut lb.target_groups {
-        fill_group(group, &ports, &candidates, context, findings);
+        fill_group(group, (&ports, &slices, &candidates), context, findings);
     }
     problems
 }
@@ -200,23 +200,14 @@ fn slice_port(slice: &EndpointSlice, name: &str, protocol: &str) -> Option<u16> 
     slice.ports.iter().flatten().find(fits)?.port.and_then(number)
 }
 
-fn fill_group(
-    group: &mut TargetGroup,
-    ports: &[Port],
-    candidates: &[Candidate<'_>],
-    context: &Context<'_>,
-    findings: &mut Findings,
-) {
-    let port = ports.iter().find(|port| port.transport == Some(group.protocol) && is_of(group, port));
+/// Ports of a Service, its slices, and the endpoints in them.
+type Ends<'a> = (&'a [Port], &'a [(&'a ObjectName, &'a EndpointSlice)], &'a [Candidate<'a>]);
+
+fn fill_group(group: &mut TargetGroup, ends: Ends<'_>, context: &Context<'_>, findings: &mut Findings) {
+    let port = ends.0.iter().find(|port| port.transport == Some(group.protocol) && is_of(group, port));
     // Learnt while it can be, where an older version wrote the group down.
     group.slice_port = group.slice_port.take().or_else(|| port.map(|it| it.name.clone()));
-    let mut targets: BTreeMap<TargetKey, Target> = BTreeMap::new();
-    for candidate in candidates {
-        if let Some(number) = port_behind(group, port, candidate) {
-            let target = target(candidate, number, group, ports, candidates, context);
-            targets.entry(target.key.clone()).and_modify(|it| merge(it, &target)).or_insert(target);
-        }
-    }
+    let targets = targets_of(group, port, ends, context);
     let limit = MAX_TARGETS_PER_SET as usize;
     if targets.len() > limit {
         let message = format!(
@@ -229,12 +220,27 @@ fn fill_group(
     group.targets = targets.into_values().take(limit).collect();
 }
 
-/// Where an endpoint listens for a group. A kept group may be of a Service port that has another name now, or another number.
-fn port_behind(group: &TargetGroup, port: Option<&Port>, candidate: &Candidate<'_>) -> Option<u16> {
-    let names = port.map(|it| it.name.as_str()).into_iter().chain(group.slice_port.as_deref());
+fn targets_of(
+    group: &TargetGroup,
+    port: Option<&Port>,
+    (ports, slices, candidates): Ends<'_>,
+    context: &Context<'_>,
+) -> BTreeMap<TargetKey, Target> {
+    // A kept group may be of a Service port that has another name now, or another number.
+    let names: Vec<&str> =
+        port.map(|it| it.name.as_str()).into_iter().chain(group.slice_port.as_deref()).collect();
     let protocol = group.protocol.to_string();
-    let told = names.filter_map(|name| slice_port(candidate.slice, name, &protocol)).next();
-    told.or_else(|| if port.is_none() { untold_port(group, candidate.ip) } else { None })
+    let told = |slice: &EndpointSlice| names.iter().find_map(|name| slice_port(slice, name, &protocol));
+    let is_forgotten = port.is_none() && !slices.iter().any(|(_, slice)| told(slice).is_some());
+    let mut targets: BTreeMap<TargetKey, Target> = BTreeMap::new();
+    for candidate in candidates {
+        let number = if is_forgotten { untold_port(group, candidate.ip) } else { told(candidate.slice) };
+        if let Some(number) = number {
+            let target = target(candidate, number, group, ports, candidates, context);
+            targets.entry(target.key.clone()).and_modify(|it| merge(it, &target)).or_insert(target);
+        }
+    }
+    targets
 }
 
 /// Slices forget a port that its Service forgot, but the pods of a group that goes on still listen where they did.
