@@ -403,21 +403,15 @@ struct Opening {
 #[inline(never)]
 fn opening<T: Tables>(tables: &T, packet: &Packet, number: u32, repeated: u32) -> Result<Opening, Reason> {
     let slot = tables.slot(number).ok_or(Reason::NoTarget)?;
-    let mut free = Opening { route: Route { slot: number, port: 0 }, taken: Taken::OTHER, repeated };
     for round in 0..ports::TRIED {
         let port = ports::rewritten(packet.source_port, round);
         let hash = reply_tuple(packet, slot, port).place(tables.seed());
         let taken = taken(tables, packet, slot, number, hash);
-        let here = Opening { route: Route { slot: number, port }, taken, repeated };
-        // The middle of a conversation may have another port still, although its own is free by now.
-        if taken.is_known() || (taken == Taken::FREE && !packet.is_middle()) {
-            return Ok(here);
-        }
-        if taken == Taken::FREE && free.taken == Taken::OTHER {
-            free = here;
+        if taken != Taken::OTHER {
+            return Ok(Opening { route: Route { slot: number, port }, taken, repeated });
         }
     }
-    if free.taken == Taken::FREE { Ok(free) } else { Err(Reason::PortAllocationError) }
+    Err(Reason::PortAllocationError)
 }
 
 #[inline(always)]

@@ -62,21 +62,6 @@ fn lost_entries_of_a_rewritten_flow_are_rebuilt_whoever_speaks_first() {
 }
 
 #[test]
-fn a_rewritten_flow_keeps_its_port_although_its_own_is_free_by_now() {
-    for [mut first, mut second] in two() {
-        second.play(&ESTABLISHED);
-        let port = second.known_as[0];
-        first.scene = second.scene;
-        first.play(&[(Fin, At(0)), (TargetFin(0), Back), (Wait(61_000), Nothing)]);
-        second.scene = first.scene;
-        second.play(&[(Data, At(0)), (Answer(0), Back)]);
-        second.scene.lose(Table::Flows);
-        second.play(&[(Data, At(0))]);
-        assert_eq!((second.known_as[0], second.counted(Reason::FlowRebuilt)), (port, 1));
-    }
-}
-
-#[test]
 fn beyond_the_listeners_that_a_pod_port_remembers_a_loss_is_counted() {
     for v6 in [false, true] {
         let mut story = Story::new(TCP, v6);
