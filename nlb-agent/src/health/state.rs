@@ -99,9 +99,7 @@ impl Health {
 
     /// The groups that [`Self::update`] would find a drain or a grace ended in.
     pub fn due(&self, now: Timestamp) -> HashSet<String> {
-        let followed = self.groups.iter().filter(|(_, group)| !group.restored);
-        let due = followed.filter(|(_, group)| group.next_deadline().is_some_and(|at| at <= now));
-        due.map(|(name, _)| name.clone()).collect()
+        self.deadlines().filter(|(_, at)| *at <= now).map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Takes in the result of one check; true if [`super::forwardings`] may have changed. A target that is not known (any
@@ -123,8 +121,13 @@ impl Health {
     /// When [`Self::update`] must be called next although nothing else happens: the earliest end of a drain, or of the
     /// grace of an unhealthy target's flows.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let followed = self.groups.values().filter(|group| !group.restored);
-        followed.filter_map(Group::next_deadline).min()
+        self.deadlines().map(|(_, at)| at).min()
+    }
+
+    /// The next deadline of every group that has one; what no model has named yet waits for one.
+    fn deadlines(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        let followed = self.groups.iter().filter(|(_, group)| !group.restored);
+        followed.filter_map(|(name, group)| Some((name.as_str(), group.next_deadline()?)))
     }
 
     /// A target's status.

@@ -5,6 +5,7 @@ use crate::args::VipSource;
 use crate::bpf::maps::Maps;
 use crate::control::{Change, Planned};
 use crate::health;
+use crate::model::{Forwarding, LoadBalancer};
 use crate::plan::Step;
 use crate::slots::Epoch;
 use std::collections::{BTreeSet, HashSet};
@@ -16,8 +17,7 @@ impl Reconcile {
         if self.unread.is_some() {
             return None;
         }
-        let node_vip = self.vip_source == VipSource::Node;
-        let forwardings = health::forwardings(self.translation.model(), &self.health, |_| node_vip);
+        let forwardings = self.forwardings(&self.model().load_balancers);
         let planned = if self.partial {
             self.control.apply_keeping(forwardings, self.elapsed)
         } else {
@@ -38,14 +38,17 @@ impl Reconcile {
         }
         let places: BTreeSet<usize> =
             groups.iter().flat_map(|group| self.translation.users(group)).copied().collect();
-        let model = self.translation.model();
-        let changed = places.iter().map(|place| &model.load_balancers[*place]);
-        let node_vip = self.vip_source == VipSource::Node;
-        let forwardings = health::forwardings_of(changed, &self.health, |_| node_vip);
+        let load_balancers = &self.model().load_balancers;
+        let forwardings = self.forwardings(places.iter().map(|place| &load_balancers[*place]));
         let planned = self.control.apply_some(forwardings, self.elapsed);
         let waits = self.run(&planned);
         self.metrics.applied(seen.elapsed());
         waits
+    }
+
+    fn forwardings<'a>(&self, of: impl IntoIterator<Item = &'a LoadBalancer>) -> Vec<Forwarding> {
+        let node_vip = self.vip_source == VipSource::Node;
+        health::forwardings_of(of, &self.health, |_| node_vip)
     }
 
     /// Tries a failed write again.
