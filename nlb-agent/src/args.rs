@@ -179,7 +179,7 @@ pub struct Capacity {
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub max_targets: u32,
 
-    /// Listeners held at once: 1 to 1048576
+    /// Listeners held at once, and as many VIPs: 1 to 1048576
     #[arg(long, env = "NLB_MAX_LISTENERS", value_name = "N", default_value = "16384",
           value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub max_listeners: u32,

@@ -8,7 +8,7 @@ use nlb_common::layout::ListenerKey;
 pub struct Limits {
     /// Elements of `listeners`, `choices` and `listener_counts`.
     pub listeners: u32,
-    /// Elements of `vips`.
+    /// Elements of `vips`: as many as of `listeners`, because each VIP has a listener.
     pub vips: u32,
     /// Elements of `slots` and `slot_counts`; `targets` must hold at least as many.
     pub slots: u32,
@@ -53,7 +53,7 @@ impl Shortfall {
     pub fn problem(&self, object: String) -> Problem {
         let (reason, advice) = match self.limit {
             Limit::Listeners => ("ListenerLimit", format!("remove listeners, {}", more("--max-listeners"))),
-            Limit::Vips => ("VipLimit", format!("share VIPs ({FIXED})")),
+            Limit::Vips => ("VipLimit", format!("share VIPs between Services, {}", more("--max-listeners"))),
             Limit::Slots => ("TargetLimit", format!("remove targets, {}", more("--max-targets"))),
             Limit::RingWords => ("RingLimit", format!("remove targets ({FIXED})")),
             Limit::TargetsPerSet => {
@@ -129,7 +129,7 @@ mod tests {
     fn only_a_limit_that_a_flag_sets_sends_to_one() {
         let limits = [
             (Limit::Listeners, "a larger --max-listeners"),
-            (Limit::Vips, "this limit is fixed"),
+            (Limit::Vips, "a larger --max-listeners"),
             (Limit::Slots, "a larger --max-targets"),
             (Limit::RingWords, "this limit is fixed"),
             (Limit::TargetsPerSet, "this limit is fixed"),

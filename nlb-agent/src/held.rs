@@ -1,9 +1,9 @@
 //! What the maps tell by themselves, in the report's words: addresses and counters, but no names and no health.
 
-use crate::bpf::pins::{MAX_VIPS, Sizes};
+use crate::bpf::pins::Sizes;
 use crate::problem::{Effect, Problem, Severity};
 use crate::report::{self, ListenerAddress, Table, Traffic};
-use nlb_common::layout::{Counts, ListenerKey, Slot};
+use nlb_common::layout::{Counts, ListenerKey, Slot, SlotCounts};
 use nlb_common::reasons::Reason;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,13 +17,13 @@ pub fn listener(key: &ListenerKey, counts: &Counts, flows: u32) -> Option<report
         healthy: None,
         registered: None,
         fail_open: None,
-        traffic: traffic(counts, flows),
+        traffic: listener_traffic(counts, flows),
         drops: drops(counts),
     })
 }
 
 /// The target in a slot in use, with its counters and live flows; `None` for a protocol that nlb does not serve.
-pub fn target(slot: &Slot, counts: &Counts, flows: u32) -> Option<report::Target> {
+pub fn target(slot: &Slot, counts: &SlotCounts, flows: u32) -> Option<report::Target> {
     Some(report::Target {
         namespace: None,
         service: None,
@@ -40,7 +40,7 @@ pub fn target(slot: &Slot, counts: &Counts, flows: u32) -> Option<report::Target
         reason: None,
         description: None,
         since: None,
-        traffic: traffic(counts, flows),
+        traffic: target_traffic(counts, flows),
         checks: None,
     })
 }
@@ -70,13 +70,20 @@ pub fn tables(fill: Fill, sizes: Sizes) -> Vec<Table> {
         table("half_flows", fill.half_flows.into(), sizes.half_flows),
         table("listeners", fill.listeners as u64, sizes.listeners),
         table("slots", fill.slots as u64, sizes.slots),
-        table("vips", fill.vips as u64, MAX_VIPS),
+        table("vips", fill.vips as u64, sizes.listeners),
     ]
 }
 
-/// Counters in the report's words.
-pub fn traffic(counts: &Counts, flows: u32) -> Traffic {
-    Traffic { flows: flows.into(), new_flows: counts.new_flows, packets: counts.packets, bytes: counts.bytes }
+/// A listener's counters in the report's words.
+pub fn listener_traffic(counts: &Counts, flows: u32) -> Traffic {
+    let Counts { packets, bytes, new_flows, .. } = *counts;
+    Traffic { flows: flows.into(), new_flows, packets, bytes }
+}
+
+/// A slot's counters in the report's words.
+pub fn target_traffic(counts: &SlotCounts, flows: u32) -> Traffic {
+    let SlotCounts { packets, bytes, new_flows, .. } = *counts;
+    Traffic { flows: flows.into(), new_flows, packets, bytes }
 }
 
 /// Packets dropped on behalf of a listener, by reason.
@@ -128,8 +135,9 @@ mod tests {
     #[test]
     fn a_target_stands_below_the_listener_of_its_slot() {
         let counts = Counts { packets: 5, new_flows: 2, ..Counts::default() };
+        let of_slot = SlotCounts { packets: 5, new_flows: 2, ..SlotCounts::default() };
         let (target, listener) =
-            (target(&slot(), &counts, 1).unwrap(), listener(&slot().listener_key(), &counts, 1).unwrap());
+            (target(&slot(), &of_slot, 1).unwrap(), listener(&slot().listener_key(), &counts, 1).unwrap());
         assert_eq!(target.listener.to_string(), "192.0.2.10:53/UDP");
         assert_eq!((target.listener, target.traffic), (listener.listener, listener.traffic));
         assert_eq!(target.target.to_string(), "10.1.0.7:9053");
@@ -147,7 +155,7 @@ mod tests {
         let rows: Vec<_> =
             tables(fill, sizes).into_iter().map(|it| (it.name, it.entries, it.capacity)).collect();
         let wanted = [("flows", 1, 10), ("half_flows", 2, 20), ("listeners", 3, 30), ("slots", 4, 40)];
-        let wanted = wanted.into_iter().chain([("vips", 5, u64::from(MAX_VIPS))]);
+        let wanted = wanted.into_iter().chain([("vips", 5, u64::from(sizes.listeners))]);
         assert_eq!(rows, wanted.map(|(name, n, of)| (name.to_owned(), n, of)).collect::<Vec<_>>());
     }
 

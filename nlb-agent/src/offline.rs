@@ -51,11 +51,11 @@ fn held(maps: &PinnedMaps, living: &Living) -> anyhow::Result<Snapshot> {
         ..Snapshot::default()
     };
     for (key, listener) in &listeners {
-        let counts = maps.listener_counts(&[listener.id])?.pop().unwrap_or_default();
+        let counts = maps.listener_counts(listener.id)?;
         found.listeners.extend(held::listener(key, &counts, living.of_listener(listener.id)));
     }
     for (number, slot) in &slots {
-        let counts = maps.slot_counts(&[*number])?.pop().unwrap_or_default();
+        let counts = maps.slot_counts(*number)?;
         found.targets.extend(held::target(slot, &counts, living.of_slot(*number)));
     }
     Ok(found)

@@ -99,7 +99,7 @@ fn limits(data_path: &DataPath) -> Limits {
     let sizes = data_path.maps.sizes;
     Limits {
         listeners: sizes.listeners,
-        vips: bpf::pins::MAX_VIPS,
+        vips: sizes.listeners,
         slots: sizes.slots,
         ring_words: bpf::pins::RING_WORDS,
         hz: data_path.maps.config.hz,

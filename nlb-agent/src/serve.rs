@@ -59,7 +59,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     if let Some(log) = data_path.take_log() {
         tokio::spawn(log.run());
     }
-    let pinned = PinnedMaps::open(&pin_path)?.context("the maps were pinned just now and are gone")?;
+    let pinned = data_path.maps.shared();
     let sources = manifests::watch(&args.manifests)?;
     let known = data_path.links.pinned_uplinks().context("reading the pins")?;
     let uplinks = Uplinks::new(args.interfaces.clone(), known, args.xdp_mode);
@@ -75,7 +75,6 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         files: saved::Files::beside(&args.place.socket),
     })?;
     let (questions, asked) = mpsc::channel(64);
-    let pinned = Arc::new(pinned);
     let source: Arc<dyn Source> = Arc::new(Answers { questions, pinned: Arc::clone(&pinned) });
     let vitals = Arc::new(Vitals::new(Instant::now(), reconcile.missing()));
     let (problem, http_problem) = watch::channel(None);

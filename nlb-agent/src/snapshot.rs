@@ -117,12 +117,12 @@ fn add_held(snapshot: &mut Snapshot, agent: &Reconcile) {
     let (maps, contents) = (&agent.data_path.maps, agent.control.contents());
     let mut found = 0;
     for (key, listener) in contents.listeners.iter().filter(|(key, _)| !is_named(key)) {
-        let counts = maps.listener_counts(&[listener.id]).ok().and_then(|mut all| all.pop());
+        let counts = maps.listener_counts(listener.id).ok();
         let flows = agent.tally.listener(listener.id).all();
         snapshot.listeners.extend(held::listener(key, &counts.unwrap_or_default(), flows));
         found += 1;
         for Occupant { slot, .. } in agent.control.listener(key).into_iter().flat_map(|(_, all)| all) {
-            let counts = maps.slot_counts(&[*slot]).ok().and_then(|mut all| all.pop()).unwrap_or_default();
+            let counts = maps.slot_counts(*slot).unwrap_or_default();
             let flows = agent.tally.slot(*slot).all();
             snapshot.targets.extend(held::target(&contents.slots[*slot as usize], &counts, flows));
         }
@@ -150,7 +150,7 @@ fn add_listener(
         .iter()
         .filter(|group| listener.forward.iter().any(|forward| forward.target_group == group.name))
         .collect();
-    let counts = seat.and_then(|(id, _)| maps.listener_counts(&[id]).ok()?.pop()).unwrap_or_default();
+    let counts = seat.and_then(|(id, _)| maps.listener_counts(id).ok()).unwrap_or_default();
     let flows = seat.map_or(0, |(id, _)| agent.tally.listener(id).all());
     let standings = groups.iter().map(|group| agent.health.standings(&group.name, family));
     let (healthy, registered) =
@@ -162,7 +162,7 @@ fn add_listener(
         healthy: Some(healthy),
         registered: Some(registered),
         fail_open: Some(groups.iter().any(|group| agent.health.fail_open(&group.name, family))),
-        traffic: held::traffic(&counts, flows),
+        traffic: held::listener_traffic(&counts, flows),
         drops: held::drops(&counts),
     });
     let occupants = seat.map_or(&[][..], |(_, occupants)| occupants);
@@ -190,7 +190,7 @@ fn add_targets(
         let known = group.targets.iter().find(|target| target.key == *key);
         let local = known.is_none_or(|target| target.local);
         let maps = &agent.data_path.maps;
-        let counts = occupant.and_then(|it| maps.slot_counts(&[it.slot]).ok()?.pop()).unwrap_or_default();
+        let counts = occupant.and_then(|it| maps.slot_counts(it.slot).ok()).unwrap_or_default();
         let reason = known.and_then(health::unreachable_reason);
         snapshot.targets.push(report::Target {
             namespace: Some(load_balancer.namespace.clone()),
@@ -210,7 +210,7 @@ fn add_targets(
             reason: status.reason().map(|reason| reason.code().into()),
             description: Some(status.description().into()),
             since: Some(status.since()),
-            traffic: held::traffic(&counts, occupant.map_or(0, |it| agent.tally.slot(it.slot).all())),
+            traffic: held::target_traffic(&counts, occupant.map_or(0, |it| agent.tally.slot(it.slot).all())),
             checks: Some(
                 status.tally().by_result().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             ),

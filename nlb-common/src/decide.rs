@@ -83,7 +83,7 @@ fn toward_target<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Reaso
         other_port: route.port,
     };
     frame.readdress(packet, &change).ok_or(Reason::Truncated)?;
-    tables.count_traffic(route.slot, slot.listener, frame.segments(), packet.network.length);
+    tables.count_traffic(route.slot, slot, frame.segments(), packet.network.length);
     Ok(Reason::Forwarded)
 }
 
@@ -494,7 +494,7 @@ fn begin<T: Tables>(tables: &T, packet: &Packet, hash: &Hash, opening: &Opening)
     let entry = Entry { port: packet.source_port, ..entry };
     tables.put(Table::HalfReplies, reply_hash, &entry).ok_or(Reason::TableFull)?;
     if route.slot != repeated {
-        tables.count_flow(route.slot, slot.listener);
+        tables.count_flow(route.slot, slot);
     }
     Ok(route)
 }
@@ -522,7 +522,7 @@ fn toward_client<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Reaso
         other_port: route.port,
     };
     frame.readdress(packet, &change).ok_or(Reason::NotOurs)?;
-    tables.count_traffic(route.slot, slot.listener, frame.segments(), packet.network.length);
+    tables.count_traffic(route.slot, slot, frame.segments(), packet.network.length);
     Ok(Reason::Replied)
 }
 

@@ -4,8 +4,8 @@ use crate::address::{Address, Words};
 use crate::frame::{self, Bytes, Frame, Readdress};
 use crate::hash;
 use crate::layout::{
-    Bucket, Choice, Client, Counts, Entry, Life, Listener, ListenerKey, Sharers, Slot, TARGET_FILTER_BITS,
-    TargetKey, VIP_FILTER_BITS, Vip, WAYS,
+    Bucket, Choice, Client, Counts, Entry, Life, Listener, ListenerKey, Sharers, Slot, SlotCounts,
+    TARGET_FILTER_BITS, TargetKey, VIP_FILTER_BITS, Vip, WAYS,
 };
 use crate::parse::Packet;
 use crate::reasons::Reason;
@@ -82,7 +82,7 @@ pub struct Host {
     /// Counters by listener id.
     pub listener_counts: RefCell<Vec<Counts>>,
     /// Counters by slot.
-    pub slot_counts: RefCell<Vec<Counts>>,
+    pub slot_counts: RefCell<Vec<SlotCounts>>,
 }
 
 /// How large the collections of a [`Host`] are; each as the kernel's `max_entries`.
@@ -123,7 +123,7 @@ impl Host {
             clients: [clients(sizes.flow_buckets), clients(sizes.half_buckets)],
             reasons: RefCell::new(vec![0; Reason::COUNT]),
             listener_counts: RefCell::new(vec![Counts::default(); sizes.listeners]),
-            slot_counts: RefCell::new(vec![Counts::default(); sizes.slots]),
+            slot_counts: RefCell::new(vec![SlotCounts::default(); sizes.slots]),
             ..Self::default()
         }
     }
@@ -260,20 +260,25 @@ impl<'a> Tables for &'a Host {
         self.reasons.borrow_mut()[reason as usize] += 1;
     }
 
-    fn count_traffic(&self, slot: u32, listener: u32, packets: u32, bytes: u32) {
-        for (counts, index) in [(&self.slot_counts, slot), (&self.listener_counts, listener)] {
-            if let Some(counts) = counts.borrow_mut().get_mut(index as usize) {
-                counts.packets += u64::from(packets);
-                counts.bytes += u64::from(bytes);
-            }
+    fn count_traffic(&self, number: u32, slot: &Slot, packets: u32, bytes: u32) {
+        if let Some(counts) = self.slot_counts.borrow_mut().get_mut(number as usize) {
+            begin(counts, number, slot.generation);
+            counts.packets += u64::from(packets);
+            counts.bytes += u64::from(bytes);
+        }
+        if let Some(counts) = self.listener_counts.borrow_mut().get_mut(slot.listener as usize) {
+            counts.packets += u64::from(packets);
+            counts.bytes += u64::from(bytes);
         }
     }
 
-    fn count_flow(&self, slot: u32, listener: u32) {
-        for (counts, index) in [(&self.slot_counts, slot), (&self.listener_counts, listener)] {
-            if let Some(counts) = counts.borrow_mut().get_mut(index as usize) {
-                counts.new_flows += 1;
-            }
+    fn count_flow(&self, number: u32, slot: &Slot) {
+        if let Some(counts) = self.slot_counts.borrow_mut().get_mut(number as usize) {
+            begin(counts, number, slot.generation);
+            counts.new_flows += 1;
+        }
+        if let Some(counts) = self.listener_counts.borrow_mut().get_mut(slot.listener as usize) {
+            counts.new_flows += 1;
         }
     }
 
@@ -281,5 +286,12 @@ impl<'a> Tables for &'a Host {
         if let Some(counts) = self.listener_counts.borrow_mut().get_mut(listener as usize) {
             counts.drops[reason.of_listener()] += 1;
         }
+    }
+}
+
+/// The counters of another generation are another target's.
+fn begin(counts: &mut SlotCounts, slot: u32, generation: u32) {
+    if !counts.is_of(slot, generation) {
+        *counts = SlotCounts { slot, generation, ..SlotCounts::default() };
     }
 }

@@ -4,7 +4,7 @@ use crate::address::Address;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The version of everything in this file; pins of another version are never reused.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;
@@ -253,7 +253,7 @@ pub struct Client {
 }
 const _: () = assert!(size_of::<Client>() == 24);
 
-/// Counters of a listener (`listener_counts`, by id) or of a slot (`slot_counts`), one for each CPU, both directions.
+/// Counters of a listener, both directions: an element of `listener_counts`, by listener id, one for each CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Counts {
@@ -267,3 +267,34 @@ pub struct Counts {
     pub drops: [u64; 3],
 }
 const _: () = assert!(size_of::<Counts>() == 48);
+
+/// Lines of `slot_cpu_counts` for each CPU: a power of two. A slot's line is the one of its number modulo this.
+pub const SLOT_LINES: u32 = 1 << 10;
+
+/// Counters of a slot, both directions: a line of `slot_cpu_counts`, or an element of `slot_counts`.
+///
+/// Each CPU counts in a line of its own. When another slot needs the line, the CPU adds what the line holds to the
+/// slot's element of `slot_counts`, which all CPUs share. A slot's count is therefore its element and every CPU's line
+/// that bears its number and generation. On a node with up to [`SLOT_LINES`] targets no line ever changes hands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SlotCounts {
+    /// The slot's number.
+    pub slot: u32,
+    /// The slot's generation; what is counted for another generation is another target's.
+    pub generation: u32,
+    /// Packets forwarded, replies included.
+    pub packets: u64,
+    /// Bytes of those packets, IP header included.
+    pub bytes: u64,
+    /// Flows that were given this target.
+    pub new_flows: u64,
+}
+const _: () = assert!(size_of::<SlotCounts>() == 32);
+
+impl SlotCounts {
+    /// True if these are counters of this slot in this generation.
+    pub fn is_of(&self, slot: u32, generation: u32) -> bool {
+        (self.slot, self.generation) == (slot, generation)
+    }
+}

@@ -19,9 +19,9 @@ pub const HZ: u32 = 250;
 pub const NOW: u32 = 1_000_000;
 /// The flow tables' secret of every scene.
 pub const SEED: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
-/// Sizes of every scene: small, so that pressure is easily reached.
+/// Sizes of every scene: small, so that pressure is easily reached; more slots than a CPU has lines to count them in.
 pub const SIZES: Sizes =
-    Sizes { flow_buckets: 64, half_buckets: 32, slots: 64, listeners: 32, ring_words: 4096 };
+    Sizes { flow_buckets: 64, half_buckets: 32, slots: 1100, listeners: 32, ring_words: 4096 };
 /// Entries of every scene's rings.
 const RING: usize = 251;
 

@@ -102,10 +102,10 @@ pub trait Tables: Sized {
 
     /// Counts a reason.
     fn count(&self, reason: Reason);
-    /// Counts forwarded packets and bytes for a slot and its listener.
-    fn count_traffic(&self, slot: u32, listener: u32, packets: u32, bytes: u32);
-    /// Counts a flow that was given a target.
-    fn count_flow(&self, slot: u32, listener: u32);
+    /// Counts forwarded packets and bytes for the slot of this number and its listener.
+    fn count_traffic(&self, number: u32, slot: &Slot, packets: u32, bytes: u32);
+    /// Counts a flow that was given the target in the slot of this number.
+    fn count_flow(&self, number: u32, slot: &Slot);
     /// Counts a packet dropped on behalf of a listener, for one of [`Reason::OF_LISTENERS`].
     fn count_drop(&self, listener: u32, reason: Reason);
 }

@@ -4,8 +4,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use nlb_common::address::Address;
 use nlb_common::layout::{
-    Bucket, Choice, Client, Config, Counts, Listener, ListenerKey, Sharers, Slot, TARGET_FILTER_BITS,
-    TargetKey, VIP_FILTER_BITS, Vip, WAYS,
+    Bucket, Choice, Client, Config, Counts, Listener, ListenerKey, SLOT_LINES, Sharers, Slot, SlotCounts,
+    TARGET_FILTER_BITS, TargetKey, VIP_FILTER_BITS, Vip, WAYS,
 };
 use nlb_common::reasons::Reason;
 
@@ -28,7 +28,7 @@ macro_rules! maps {
 
 maps! {
     CONFIG "config": Array<Config, 1>;
-    VIPS "vips": HashMap<Address, Vip, 4096>;
+    VIPS "vips": HashMap<Address, Vip, MANY_LISTENERS>;
     VIP_FILTER "vip_filter": Array<u64, VIP_WORDS, MMAPABLE>;
     LISTENERS "listeners": HashMap<ListenerKey, Listener, MANY_LISTENERS>;
     CHOICES "choices": Array<Choice, MANY_LISTENERS, MMAPABLE>;
@@ -46,5 +46,6 @@ maps! {
     SCRATCH "scratch": PerCpuArray<u64, 1>;
     REASONS "reasons": PerCpuArray<u64, { Reason::COUNT }>;
     LISTENER_COUNTS "listener_counts": PerCpuArray<Counts, MANY_LISTENERS>;
-    SLOT_COUNTS "slot_counts": PerCpuArray<Counts, MANY_SLOTS>;
+    SLOT_COUNTS "slot_counts": Array<SlotCounts, MANY_SLOTS, MMAPABLE>;
+    SLOT_CPU_COUNTS "slot_cpu_counts": PerCpuArray<SlotCounts, { SLOT_LINES as usize }>;
 }

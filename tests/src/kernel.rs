@@ -5,7 +5,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
 use nlb_common::host::Host;
-use nlb_common::layout::{Bucket, Client, Counts, Slot, WAYS};
+use nlb_common::layout::{Bucket, Client, Counts, SLOT_LINES, Slot, SlotCounts, WAYS};
 use nlb_common::reasons::Reason;
 use nlb_common::scene::{HZ, NOW, SEED, SIZES, TABLES};
 use std::cell::Cell;
@@ -95,6 +95,8 @@ impl Kernel {
         self.differing("choices", &old.choices, &host.choices)?;
         self.differing("rings", &old.rings, &host.rings)?;
         self.differing("slots", &old.slots, &host.slots)?;
+        let counts = |slots: &[Slot]| -> Vec<SlotCounts> { (0..).zip(slots).map(begun).collect() };
+        self.differing("slot_counts", &counts(&old.slots), &counts(&host.slots))?;
         self.differing("vip_filter", &old.vip_filter, &host.vip_filter)?;
         self.differing("target_filter", &old.target_filter, &host.target_filter)?;
         for (name, (old, new)) in FLOW_MAPS.into_iter().zip(old.tables.iter().zip(&host.tables)) {
@@ -143,12 +145,11 @@ impl Kernel {
         (0..Reason::COUNT as u32).map(|i| Ok(map.get(&i, 0)?.iter().sum())).collect()
     }
 
-    /// The counters of all listeners or slots (`listener_counts`, `slot_counts`), over all CPUs.
-    pub fn counts(&self, name: &str) -> Result<Vec<Counts>> {
+    /// The counters of all listeners, over all CPUs.
+    pub fn listener_counts(&self) -> Result<Vec<Counts>> {
         const SIZE: usize = size_of::<Counts>() / 8;
-        let map: PerCpuArray<&MapData, [u64; SIZE]> = PerCpuArray::try_from(self.map(name)?)?;
-        let entries = if name == "slot_counts" { SIZES.slots } else { SIZES.listeners };
-        (0..entries as u32)
+        let map: PerCpuArray<&MapData, [u64; SIZE]> = PerCpuArray::try_from(self.map("listener_counts")?)?;
+        (0..SIZES.listeners as u32)
             .map(|i| {
                 let mut sum = [0; SIZE];
                 for cpu in map.get(&i, 0)?.iter() {
@@ -157,6 +158,24 @@ impl Kernel {
                 Ok(zerocopy::transmute!(sum))
             })
             .collect()
+    }
+
+    /// The counters of all slots in their present generation: what CPUs share, and what each holds in a line of its own.
+    pub fn slot_counts(&self) -> Result<Vec<Counts>> {
+        let shared: Vec<SlotCounts> = self.all("slot_counts", SIZES.slots)?;
+        let lines: PerCpuArray<&MapData, [u64; 4]> = PerCpuArray::try_from(self.map("slot_cpu_counts")?)?;
+        let mut counts = vec![Counts::default(); shared.len()];
+        for (number, slot) in (0..).zip(&self.written.slots).filter(|(_, slot)| slot.protocol != 0) {
+            let cpus = lines.get(&(number % SLOT_LINES), 0)?;
+            let cpus = cpus.iter().map(|line| -> SlotCounts { zerocopy::transmute!(*line) });
+            let total = &mut counts[number as usize];
+            for part in cpus.chain([shared[number as usize]]).filter(|it| it.is_of(number, slot.generation)) {
+                total.packets += part.packets;
+                total.bytes += part.bytes;
+                total.new_flows += part.new_flows;
+            }
+        }
+        Ok(counts)
     }
 
     /// A flow table's buckets, by its place in [`TABLES`].
@@ -200,6 +219,7 @@ impl Kernel {
         match size_of::<T>() {
             128 => self.sized::<T, 128>(name, entries),
             24 => self.sized::<T, 24>(name, entries),
+            32 => self.sized::<T, 32>(name, entries),
             size => bail!("no element of {name} has {size} bytes"),
         }
     }
@@ -246,6 +266,11 @@ impl Kernel {
     }
 }
 
+/// A slot's counters as the agent begins them when it gives the slot to a target.
+fn begun((number, slot): (u32, &Slot)) -> SlotCounts {
+    SlotCounts { slot: number, generation: slot.generation, ..SlotCounts::default() }
+}
+
 /// What an array map of the object holds, written as bytes.
 trait Element {
     fn set(&self, map: &mut Map, index: u32) -> Result<()>;
@@ -263,7 +288,7 @@ macro_rules! elements {
         })*
     };
 }
-elements! { u64 Slot Bucket Client }
+elements! { u64 Slot SlotCounts Bucket Client }
 
 fn replace<'a, const K: usize, const V: usize>(
     map: &mut Map,

@@ -2,6 +2,7 @@
 
 use nix::sched::{CloneFlags, unshare};
 use nlb_common::reasons::Reason;
+use nlb_tests::fixtures;
 use nlb_tests::kernel::{Direction, Kernel};
 use nlb_tests::oracle;
 use nlb_tests::traffic::{BOUND_TCP, BOUND_UDP, Traffic};
@@ -123,8 +124,9 @@ fn compare(seed: u64, frames: u64) -> BTreeMap<(Reason, Direction), u64> {
 
 fn counts_agree(kernel: &Kernel, traffic: &Traffic) {
     let host = &traffic.scene.host;
-    assert_eq!(kernel.counts("slot_counts").expect("counters"), *host.slot_counts.borrow());
-    assert_eq!(kernel.counts("listener_counts").expect("counters"), *host.listener_counts.borrow());
+    let [slots, listeners] = fixtures::counted(host);
+    assert_eq!(kernel.slot_counts().expect("counters"), slots);
+    assert_eq!(kernel.listener_counts().expect("counters"), listeners);
 }
 
 fn print(counted: &BTreeMap<(Reason, Direction), u64>) {

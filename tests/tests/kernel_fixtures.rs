@@ -25,7 +25,9 @@ fn every_row_holds_in_the_kernel() {
     for row in fixtures::rows() {
         let scene = fresh(&row.scene);
         kernel.write(&scene.host).expect("maps can be written");
-        let counts = |kernel: &Kernel| names.map(|name| kernel.counts(name).expect("counters"));
+        let counts = |kernel: &Kernel| {
+            [kernel.slot_counts().expect("counters"), kernel.listener_counts().expect("counters")]
+        };
         let (reasons, before) = (kernel.reasons().expect("reasons"), counts(&kernel));
         let run =
             kernel.run(row.direction, &row.frame).unwrap_or_else(|error| panic!("{}: {error:#}", row.name));

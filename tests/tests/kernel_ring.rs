@@ -13,7 +13,7 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use nix::sched::{CloneFlags, unshare};
 use nlb_agent::bpf::detach::detach;
-use nlb_agent::bpf::pins::{MAX_VIPS, RING_WORDS, Sizes};
+use nlb_agent::bpf::pins::{RING_WORDS, Sizes};
 use nlb_agent::bpf::{DataPath, Options, PinnedMaps, sys};
 use nlb_agent::capacity::Limits;
 use nlb_agent::control::{Change, Control, Planned};
@@ -65,7 +65,7 @@ impl Plane {
         let data_path = DataPath::open(&Options { sizes, ..Options::new(&place.pins) })?;
         let limits = Limits {
             listeners: sizes.listeners,
-            vips: MAX_VIPS,
+            vips: sizes.listeners,
             slots: sizes.slots,
             ring_words: RING_WORDS,
             hz: data_path.maps.config.hz,

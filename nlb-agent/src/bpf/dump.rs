@@ -4,9 +4,9 @@ use super::maps::{Hash, PinnedMaps};
 use super::memory::Mapped;
 use super::pins::map_io;
 use crate::contents::MapDump;
-use aya::maps::{MapData, MapError, PerCpuArray};
+use aya::maps::MapError;
 use nlb_common::address::Address;
-use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, Slot, Vip};
+use nlb_common::layout::{Choice, Counts, Listener, ListenerKey, SLOT_LINES, Slot, SlotCounts, Vip};
 use nlb_common::reasons::Reason;
 use nlb_common::tables::Table;
 use std::io;
@@ -40,17 +40,6 @@ where
             Err(error) => Some(Err(map_io(error))),
         })
         .collect()
-}
-
-fn sum(map: &PerCpuArray<MapData, super::plain::Plain<Counts>>, index: u32) -> io::Result<Counts> {
-    let mut total = Counts::default();
-    for counts in map.get(&index, 0).map_err(map_io)?.iter().map(|counts| counts.0) {
-        total.packets += counts.packets;
-        total.bytes += counts.bytes;
-        total.new_flows += counts.new_flows;
-        total.drops.iter_mut().zip(counts.drops).for_each(|(total, drops)| *total += drops);
-    }
-    Ok(total)
 }
 
 /// A free slot as its next user sees it: nothing but the generation.
@@ -105,14 +94,41 @@ impl PinnedMaps {
         Reason::ALL.iter().map(count).collect()
     }
 
-    /// The counters of these listener ids, all CPUs together.
-    pub fn listener_counts(&self, ids: &[u32]) -> io::Result<Vec<Counts>> {
-        ids.iter().map(|id| sum(&self.listener_counts, *id)).collect()
+    /// The counters of a listener's id, all CPUs together.
+    pub fn listener_counts(&self, id: u32) -> io::Result<Counts> {
+        let mut total = Counts::default();
+        for counts in self.listener_counts.get(&id, 0).map_err(map_io)?.iter().map(|counts| counts.0) {
+            total.packets += counts.packets;
+            total.bytes += counts.bytes;
+            total.new_flows += counts.new_flows;
+            total.drops.iter_mut().zip(counts.drops).for_each(|(total, drops)| *total += drops);
+        }
+        Ok(total)
     }
 
-    /// The counters of these slots, all CPUs together.
-    pub fn slot_counts(&self, slots: &[u32]) -> io::Result<Vec<Counts>> {
-        slots.iter().map(|slot| sum(&self.slot_counts, *slot)).collect()
+    /// The counters of a slot, all CPUs together. EINVAL: there is no such slot.
+    pub fn slot_counts(&self, number: u32) -> io::Result<SlotCounts> {
+        if number >= self.slot_counts.len() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // A CPU whose line goes to another slot between the two looks moves what it held to the shared element.
+        const TRIES: usize = 4;
+        let mut shared = self.slot_counts.read(number);
+        for _ in 0..TRIES {
+            let lines = self.slot_cpu_counts.get(&(number % SLOT_LINES), 0).map_err(map_io)?;
+            let again = self.slot_counts.read(number);
+            if again == shared {
+                let lines = lines.iter().map(|line| line.0).filter(|it| it.is_of(number, shared.generation));
+                return Ok(lines.fold(shared, |total, line| SlotCounts {
+                    packets: total.packets + line.packets,
+                    bytes: total.bytes + line.bytes,
+                    new_flows: total.new_flows + line.new_flows,
+                    ..total
+                }));
+            }
+            shared = again;
+        }
+        Ok(shared)
     }
 
     /// How full a flow table is now; reads the whole table (a million entries: some 10 ms).

@@ -1,4 +1,4 @@
-//! The pinned maps with types: [`PinnedMaps`] reads them, [`Maps`] writes them too.
+//! The pinned maps with types: [`PinnedMaps`] reads them and maps the arrays into memory, once; [`Maps`] writes them too.
 
 use super::clock::Clock;
 use super::memory::{FlowTable, Mapped};
@@ -9,14 +9,15 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use nlb_common::address::Address;
 use nlb_common::hash::Tuple;
 use nlb_common::layout::{
-    Choice, Config, Counts, Listener, ListenerKey, Members, Sharers, Slot, TARGET_FILTER_BITS, TargetKey,
-    VIP_FILTER_BITS, Vip, WAYS,
+    Choice, Config, Counts, Listener, ListenerKey, Members, Sharers, Slot, SlotCounts, TARGET_FILTER_BITS,
+    TargetKey, VIP_FILTER_BITS, Vip, WAYS,
 };
 use nlb_common::ring;
 use nlb_common::tables::Table;
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::{fmt, io};
 use zerocopy::IntoBytes;
@@ -46,7 +47,8 @@ pub struct PinnedMaps {
     half_replies: FlowTable,
     pub(super) reasons: PerCpu<u64>,
     pub(super) listener_counts: PerCpu<Counts>,
-    pub(super) slot_counts: PerCpu<Counts>,
+    pub(super) slot_counts: Mapped<SlotCounts>,
+    pub(super) slot_cpu_counts: PerCpu<SlotCounts>,
 }
 
 /// Opens what is pinned by name.
@@ -121,7 +123,8 @@ impl PinnedMaps {
             half_replies: FlowTable::new(table("half_replies", sizes.half_flows)?, None),
             reasons: open.per_cpu("reasons")?,
             listener_counts: open.per_cpu("listener_counts")?,
-            slot_counts: open.per_cpu("slot_counts")?,
+            slot_counts: open.mapped("slot_counts", sizes.slots)?,
+            slot_cpu_counts: open.per_cpu("slot_cpu_counts")?,
         })
     }
 
@@ -166,8 +169,15 @@ impl fmt::Debug for PinnedMaps {
 }
 
 /// The maps as the one agent that holds them writes them. A write that fails leaves its map as it was.
+///
+/// Whoever reads beside the agent's loop shares its [`PinnedMaps`]: the memory is mapped once. What is written by system
+/// calls has handles of its own here, which need no memory.
 pub struct Maps {
-    pinned: PinnedMaps,
+    pinned: Arc<PinnedMaps>,
+    vips: Hash<Address, Vip>,
+    listeners: Hash<ListenerKey, Listener>,
+    targets: Hash<TargetKey, Sharers>,
+    listener_counts: PerCpu<Counts>,
     config: Array<MapData, Plain<Config>>,
 }
 
@@ -211,12 +221,6 @@ fn remove<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, key: &K) -> io::Resu
     }
 }
 
-fn reset(map: &mut PerCpu<Counts>, index: u32) -> io::Result<()> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-    let zeros = PerCpuValues::try_from(vec![Plain(Counts::default()); cpus])?;
-    map.set(index, zeros, 0).map_err(map_io)
-}
-
 /// The word of a [`Slot`] that holds ports and protocol.
 const PROTOCOL_WORD: usize = 4;
 /// The word of a [`Slot`] that holds the listener and the generation.
@@ -226,8 +230,20 @@ const _: () = assert!(std::mem::offset_of!(Slot, generation) / 8 == GENERATION_W
 
 impl Maps {
     pub(super) fn open(pins: &Pins, sizes: Sizes, config: Config, clock: Clock) -> Result<Self, PinsError> {
-        let array = Opener(pins).typed("config", Map::Array)?;
-        Ok(Self { pinned: PinnedMaps::open_pins(pins, sizes, config, clock)?, config: array })
+        let open = Opener(pins);
+        Ok(Self {
+            pinned: Arc::new(PinnedMaps::open_pins(pins, sizes, config, clock)?),
+            vips: open.hash("vips")?,
+            listeners: open.hash("listeners")?,
+            targets: open.hash("targets")?,
+            listener_counts: open.per_cpu("listener_counts")?,
+            config: open.typed("config", Map::Array)?,
+        })
+    }
+
+    /// The same maps for others to read, on whatever thread.
+    pub fn shared(&self) -> Arc<PinnedMaps> {
+        Arc::clone(&self.pinned)
     }
 
     pub(super) fn put_config(&mut self, config: &Config) -> io::Result<()> {
@@ -260,12 +276,12 @@ impl Maps {
 
     /// Puts a listener.
     pub fn put_listener(&mut self, key: &ListenerKey, listener: &Listener) -> io::Result<()> {
-        put(&mut self.pinned.listeners, Plain(*key), Plain(*listener))
+        put(&mut self.listeners, Plain(*key), Plain(*listener))
     }
 
     /// Removes a listener; one that is not there is no error.
     pub fn remove_listener(&mut self, key: &ListenerKey) -> io::Result<()> {
-        remove(&mut self.pinned.listeners, &Plain(*key))
+        remove(&mut self.listeners, &Plain(*key))
     }
 
     /// Publishes a listener's members by one store; 0 takes them away.
@@ -287,12 +303,12 @@ impl Maps {
 
     /// Puts a VIP.
     pub fn put_vip(&mut self, address: &Address, vip: &Vip) -> io::Result<()> {
-        put(&mut self.pinned.vips, Plain(*address), Plain(*vip))
+        put(&mut self.vips, Plain(*address), Plain(*vip))
     }
 
     /// Removes a VIP; one that is not there is no error.
     pub fn remove_vip(&mut self, address: &Address) -> io::Result<()> {
-        remove(&mut self.pinned.vips, &Plain(*address))
+        remove(&mut self.vips, &Plain(*address))
     }
 
     /// Stores a word of `vip_filter`.
@@ -302,12 +318,12 @@ impl Maps {
 
     /// Puts an element of `targets`.
     pub fn put_target(&mut self, key: &TargetKey, sharers: &Sharers) -> io::Result<()> {
-        put(&mut self.pinned.targets, Plain(*key), Plain(*sharers))
+        put(&mut self.targets, Plain(*key), Plain(*sharers))
     }
 
     /// Removes an element of `targets`; one that is not there is no error.
     pub fn remove_target(&mut self, key: &TargetKey) -> io::Result<()> {
-        remove(&mut self.pinned.targets, &Plain(*key))
+        remove(&mut self.targets, &Plain(*key))
     }
 
     /// Stores a word of `target_filter`.
@@ -317,12 +333,18 @@ impl Maps {
 
     /// Zeroes the counters of a listener's id.
     pub fn reset_listener_counts(&mut self, listener: u32) -> io::Result<()> {
-        reset(&mut self.pinned.listener_counts, listener)
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let zeros = PerCpuValues::try_from(vec![Plain(Counts::default()); cpus])?;
+        self.listener_counts.set(listener, zeros, 0).map_err(map_io)
     }
 
-    /// Zeroes the counters of a slot.
-    pub fn reset_slot_counts(&mut self, slot: u32) -> io::Result<()> {
-        reset(&mut self.pinned.slot_counts, slot)
+    /// Begins the counters of a slot anew, for the generation that its next target has. No packet may be counted for it yet.
+    pub fn reset_slot_counts(&mut self, number: u32) -> io::Result<()> {
+        let Some(slot) = self.slot(number) else { return Err(past_the_end("slot_counts", number)) };
+        // A slot that was never used is of generation 0; its first target is of generation 1.
+        let generation = slot.generation.max(1);
+        self.slot_counts.write(number, &SlotCounts { slot: number, generation, ..SlotCounts::default() });
+        Ok(())
     }
 
     /// Waits until no packet reads what was replaced before this call (about 10 ms): then regions and slots may be reused.

@@ -12,8 +12,8 @@ use aya::maps::{Array, Map, MapData, MapError, MapInfo, MapType};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nlb_common::address::Address;
 use nlb_common::layout::{
-    Bucket, Choice, Client, Config, Counts, LAYOUT, Listener, ListenerKey, Sharers, Slot, TARGET_FILTER_BITS,
-    TargetKey, VIP_FILTER_BITS, Vip, WAYS,
+    Bucket, Choice, Client, Config, Counts, LAYOUT, Listener, ListenerKey, SLOT_LINES, Sharers, Slot,
+    SlotCounts, TARGET_FILTER_BITS, TargetKey, VIP_FILTER_BITS, Vip, WAYS,
 };
 use nlb_common::reasons::Reason;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -26,8 +26,6 @@ use std::{fs, io, thread};
 const MMAPABLE: u32 = 0x400;
 /// Words of `rings`.
 pub const RING_WORDS: u32 = 1 << 22;
-/// VIPs that `vips` holds.
-pub const MAX_VIPS: u32 = 4096;
 
 /// A killed agent's memory goes before its lock does, and a child that it has just forked holds the lock until it runs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -39,7 +37,7 @@ pub struct Sizes {
     pub flows: u32,
     /// Half-open flows: a power of two from 1024 on.
     pub half_flows: u32,
-    /// Listeners.
+    /// Listeners; as many VIPs, because each VIP has a listener.
     pub listeners: u32,
     /// Slots: targets, counted once for each listener.
     pub slots: u32,
@@ -101,12 +99,12 @@ const fn per_cpu<T>(name: &'static str, entries: u32) -> Shape {
 }
 
 /// Every map of these sizes.
-pub fn shapes(sizes: Sizes) -> [Shape; 18] {
+pub fn shapes(sizes: Sizes) -> [Shape; 19] {
     let Sizes { flows, half_flows, listeners, slots } = sizes;
     let ways = WAYS as u32;
     [
         Shape { flags: 0, ..mapped::<Config>("config", 1) },
-        hash::<Address, Vip>("vips", MAX_VIPS),
+        hash::<Address, Vip>("vips", listeners),
         mapped::<u64>("vip_filter", VIP_FILTER_BITS / 64),
         hash::<ListenerKey, Listener>("listeners", listeners),
         mapped::<Choice>("choices", listeners),
@@ -122,7 +120,8 @@ pub fn shapes(sizes: Sizes) -> [Shape; 18] {
         mapped::<Client>("half_clients", half_flows),
         per_cpu::<u64>("reasons", Reason::COUNT as u32),
         per_cpu::<Counts>("listener_counts", listeners),
-        per_cpu::<Counts>("slot_counts", slots),
+        mapped::<SlotCounts>("slot_counts", slots),
+        per_cpu::<SlotCounts>("slot_cpu_counts", SLOT_LINES),
     ]
 }
 
