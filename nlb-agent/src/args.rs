@@ -69,6 +69,10 @@ pub struct RunArgs {
     #[arg(long, env = "NLB_XDP_MODE", value_enum, default_value_t = XdpMode::Auto)]
     pub xdp_mode: XdpMode,
 
+    /// Take pins of another layout over while traffic goes on, instead of refusing to start
+    #[arg(long, env = "NLB_REPLACE_LAYOUT", value_parser = BoolishValueParser::new())]
+    pub replace_layout: bool,
+
     /// Log lines of the data path itself; `off` costs nothing
     #[arg(long, env = "NLB_DATA_PATH_LOG", value_enum, default_value_t = DataPathLog::Off)]
     pub data_path_log: DataPathLog,

@@ -1,5 +1,6 @@
 //! Where the pure part and the machine meet: the model of now on one side, the maps on the other, and the way between them.
 
+mod layout;
 mod machine;
 mod memory;
 mod problems;
@@ -71,6 +72,8 @@ pub struct Reconcile {
     partial: bool,
     /// The last write failed; the next tick tries again.
     unwritten: Option<Problem>,
+    /// When this agent began.
+    began: Instant,
     /// The maps were not read back yet since then: the last epoch of a control that does not know what they hold.
     unread: Option<Epoch>,
 }
@@ -147,8 +150,10 @@ impl Reconcile {
             partial: false,
             unwritten: None,
             unread: None,
+            began: Instant::now(),
         };
-        new.partial = new.data_path.adopted;
+        // Behind another layout's maps nothing is adopted, and what they serve must not be lost with them either.
+        new.partial = new.data_path.adopted || new.data_path.is_coming();
         Ok(new)
     }
 
@@ -165,7 +170,7 @@ impl Reconcile {
     pub fn look(&mut self, host: Host) -> Option<Epoch> {
         let changed = host.network != self.host.network || host.ports != self.host.ports;
         self.host = host;
-        let attached = self.uplinks.attach(&mut self.data_path.links, &self.host.network);
+        let attached = self.attach();
         let waits = if changed { self.translate(Instant::now()) } else { None };
         // What was read shows other programs than those that were attached just now: the next look is the one to judge.
         if !attached {

@@ -119,6 +119,7 @@ fn options(args: &RunArgs) -> Options {
             slots: capacity.max_targets,
         },
         log: args.data_path_log,
+        replace_layout: args.replace_layout,
         ..Options::new(&args.place.pin_path)
     }
 }
@@ -221,6 +222,7 @@ impl Turn {
     }
 
     fn tick(&mut self) {
+        self.reconcile.advance();
         self.reconcile.verify();
         let waits = self.reconcile.retry();
         self.wait(waits);

@@ -57,6 +57,15 @@ impl Uplinks {
         let before = links.xdp().len() + links.reply().len();
         self.uplinks = self.names(network);
         self.failed.clear();
+        // An answer must find its program there before the first packet is forwarded.
+        let replies = network.reply_devices(&self.uplinks);
+        for name in &replies {
+            let ethernet = network.interface(name).is_some_and(|interface| interface.ethernet);
+            if ethernet && !links.reply().contains_key(name) {
+                let attached = links.attach_reply(name).map(|attachment| attachment.notes.clone());
+                self.note(name, "nlb_reply", attached);
+            }
+        }
         for name in self.uplinks.clone() {
             let there = network.interface(&name).is_some_and(|interface| interface.ethernet);
             if links.xdp().contains_key(&name) || (network.interface(&name).is_some() && !there) {
@@ -65,24 +74,13 @@ impl Uplinks {
             let attached = links.attach_xdp(&name, self.mode).map(|attachment| attachment.notes.clone());
             self.note(&name, "nlb_xdp", attached);
         }
-        let attached: Vec<String> = links.xdp().keys().cloned().collect();
-        let replies: BTreeSet<String> =
-            network.reply_devices(&self.uplinks).into_iter().chain(attached).collect();
-        let wanted: Vec<String> = replies.iter().cloned().collect();
         // Without any uplink there is nothing to compare with: a route is gone for a moment, and what runs goes on.
         let retained =
-            if self.uplinks.is_empty() { Ok(Vec::new()) } else { links.retain(&self.uplinks, &wanted) };
+            if self.uplinks.is_empty() { Ok(Vec::new()) } else { links.retain(&self.uplinks, &replies) };
         match retained {
             Ok(left) => left.iter().for_each(|what| tracing::info!("no longer wanted: {what}")),
             Err(error) => {
                 tracing::warn!(%error, "an attachment that is no longer wanted could not be removed");
-            }
-        }
-        for name in replies {
-            let ethernet = network.interface(&name).is_some_and(|interface| interface.ethernet);
-            if ethernet && !links.reply().contains_key(&name) {
-                let attached = links.attach_reply(&name).map(|attachment| attachment.notes.clone());
-                self.note(&name, "nlb_reply", attached);
             }
         }
         links.xdp().len() + links.reply().len() > before

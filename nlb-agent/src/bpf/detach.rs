@@ -3,6 +3,7 @@
 use super::links::index;
 use super::netlink::{self, Device};
 use super::pins::{Pins, PinsError, Sizes, refused, shapes};
+use super::replacement;
 use super::reply::is_ours;
 use super::sys;
 use std::os::fd::AsFd;
@@ -18,12 +19,28 @@ pub fn detach(pin_path: &Path) -> Result<Vec<String>, PinsError> {
         let lock = pins.lock()?;
         links(&pins, &mut done)?;
         filters(&pins, &mut done)?;
+        for folder in replacement::folders(&pins) {
+            done.extend(clear(&folder)?);
+        }
         objects(&pins, &mut done)?;
         folder(&pins, &mut done)?;
         drop(lock);
     } else {
         filters(&pins, &mut done)?;
     }
+    Ok(done)
+}
+
+/// Takes away a folder in which everything is nlb's, also what this version does not know; says what was attached.
+pub(super) fn clear(pins: &Pins) -> Result<Vec<String>, PinsError> {
+    let mut done = Vec::new();
+    links(pins, &mut done)?;
+    for name in names(pins)? {
+        fs::remove_file(pins.path(&name)).map_err(refused(format!("removing {name}")))?;
+    }
+    let name = pins.folder().display();
+    fs::remove_dir(pins.folder()).map_err(refused(format!("removing {name}")))?;
+    done.push(format!("removed {name} with its programs and maps"));
     Ok(done)
 }
 

@@ -84,8 +84,13 @@ pub struct ReplyAttachment {
 /// What is attached where, by the device's name.
 #[derive(Debug)]
 pub struct Links {
-    pub(super) pins: Pins,
-    xdp_program: OwnedFd,
+    /// The pin path, where the links of `nlb_xdp` are whichever layout runs in them.
+    pub(super) root: Pins,
+    /// Where the programs of this agent's layout and the links of its `nlb_reply` are pinned.
+    pub(super) home: Pins,
+    /// Another layout's `nlb_reply` runs too: this one comes after it.
+    pub(super) behind: bool,
+    pub(super) xdp_program: OwnedFd,
     pub(super) reply_program: OwnedFd,
     xdp: BTreeMap<String, XdpAttachment>,
     reply: BTreeMap<String, ReplyAttachment>,
@@ -132,8 +137,29 @@ pub(super) fn replaced(link: OwnedFd, program: BorrowedFd<'_>, pin: &Path) -> io
 }
 
 impl Links {
-    pub(super) fn new(pins: &Pins, xdp_program: OwnedFd, reply_program: OwnedFd) -> Self {
-        Self { pins: pins.clone(), xdp_program, reply_program, xdp: BTreeMap::new(), reply: BTreeMap::new() }
+    pub(super) fn new(
+        (root, home): (&Pins, &Pins),
+        behind: bool,
+        xdp_program: OwnedFd,
+        reply_program: OwnedFd,
+    ) -> Self {
+        let (root, home) = (root.clone(), home.clone());
+        let (xdp, reply) = (BTreeMap::new(), BTreeMap::new());
+        Self { root, home, behind, xdp_program, reply_program, xdp, reply }
+    }
+
+    /// What was pinned at home has been moved to another folder.
+    pub(super) fn move_to(&mut self, home: Pins) {
+        self.home = home;
+    }
+
+    /// No other layout's `nlb_reply` runs any more: where this one kept behind it, it takes the usual place.
+    pub(super) fn step_forward(&mut self) -> Result<(), AttachError> {
+        self.behind = false;
+        for interface in self.reply.keys().cloned().collect::<Vec<_>>() {
+            self.attach_reply(&interface)?;
+        }
+        Ok(())
     }
 
     /// The attachments of `nlb_xdp`, by device.
@@ -149,7 +175,7 @@ impl Links {
     /// Attaches `nlb_xdp` to a device, or replaces the program of an earlier agent there without losing a packet.
     pub fn attach_xdp(&mut self, interface: &str, wanted: XdpMode) -> Result<&XdpAttachment, AttachError> {
         let index = index(interface)?;
-        let pin = self.pins.of_device("link_xdp", interface);
+        let pin = self.root.of_device("link_xdp", interface);
         let attachment = match self.replace_xdp(interface, index, &pin, wanted)? {
             Some(attachment) => attachment,
             None => self.attach_new_xdp(interface, index, &pin, wanted)?,
@@ -235,7 +261,7 @@ impl Links {
     /// # Errors
     /// The folder of the pins cannot be read.
     pub fn pinned_uplinks(&self) -> io::Result<Vec<String>> {
-        Ok(self.pins.names()?.iter().filter_map(|name| Pins::device_of("link_xdp", name)).collect())
+        Ok(self.root.names()?.iter().filter_map(|name| Pins::device_of("link_xdp", name)).collect())
     }
 
     /// Detaches from every device that is in neither list, also where an earlier agent attached; says from which.
@@ -243,21 +269,25 @@ impl Links {
         self.xdp.retain(|interface, _| xdp.contains(interface));
         self.reply.retain(|interface, _| reply.contains(interface));
         let mut done = Vec::new();
-        for name in self.pins.names()? {
-            for (kind, program, wanted) in [("link_xdp", "nlb_xdp", xdp), ("link_reply", "nlb_reply", reply)]
-            {
+        for (pins, kind, program, wanted) in
+            [(&self.root, "link_xdp", "nlb_xdp", xdp), (&self.home, "link_reply", "nlb_reply", reply)]
+        {
+            for name in pins.names()? {
                 let Some(interface) = Pins::device_of(kind, &name).filter(|there| !wanted.contains(there))
                 else {
                     continue;
                 };
-                let link = sys::open_pin(&self.pins.path(&name))?;
-                fs::remove_file(self.pins.path(&name))?;
+                let link = sys::open_pin(&pins.path(&name))?;
+                fs::remove_file(pins.path(&name))?;
                 let gone = sys::link_detach(link.as_fd()).is_err();
                 let note = if gone { ", which is gone" } else { "" };
                 done.push(format!("detached {program} from {interface}{note}"));
             }
         }
-        reply::retain(reply, &mut done)?;
+        // While another layout's program answers, too, its filters are left to it.
+        if !self.behind {
+            reply::retain(reply, &mut done)?;
+        }
         Ok(done)
     }
 
@@ -280,7 +310,7 @@ impl Links {
 
     fn lost_xdp(&self, interface: &str) -> Option<String> {
         let attachment = &self.xdp[interface];
-        let pin = self.pins.of_device("link_xdp", interface);
+        let pin = self.root.of_device("link_xdp", interface);
         lost_link(interface, attachment.index, attachment.link.as_fd(), &pin)
     }
 }

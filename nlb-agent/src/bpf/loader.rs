@@ -1,10 +1,11 @@
 //! From the object in the agent's belly to programs in the kernel and maps under pins.
 
 use super::clock::Clock;
-use super::links::Links;
+use super::links::{AttachError, Links};
 use super::log::LogForwarder;
 use super::maps::Maps;
 use super::pins::{Found, Lock, Pins, PinsError, Sizes, shapes};
+use super::replacement::{self, Replacement};
 use super::{OBJECT, log, sys};
 use crate::args::DataPathLog;
 use crate::host::privileges::Capabilities;
@@ -26,6 +27,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// What the data path itself logs.
     pub log: DataPathLog,
+    /// Whether pins of another layout are taken over while traffic goes on.
+    pub replace_layout: bool,
     /// Jiffies at which the data path's clock stands still, for tests that compare; 0 = the kernel's own.
     pub fixed_now: u32,
 }
@@ -33,7 +36,13 @@ pub struct Options {
 impl Options {
     /// The defaults under this pin path.
     pub fn new(pin_path: &Path) -> Self {
-        Self { pin_path: pin_path.to_owned(), sizes: Sizes::default(), log: DataPathLog::Off, fixed_now: 0 }
+        Self {
+            pin_path: pin_path.to_owned(),
+            sizes: Sizes::default(),
+            log: DataPathLog::Off,
+            replace_layout: false,
+            fixed_now: 0,
+        }
     }
 }
 
@@ -54,6 +63,9 @@ pub enum OpenError {
     /// Pins that cannot be used.
     #[error(transparent)]
     Pins(#[from] PinsError),
+    /// An attachment that cannot be made anew.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// The verifier's word.
     #[error("the kernel refused the program {program}: {error}; the end of its log:\n{log}")]
     Verifier {
@@ -92,6 +104,7 @@ pub struct DataPath {
     pub adopted: bool,
     /// What an operator should know of this start, one sentence each.
     pub notes: Vec<String>,
+    replacement: Option<Replacement>,
     log: Option<LogForwarder>,
     ebpf: Ebpf,
     lock: Lock,
@@ -99,12 +112,22 @@ pub struct DataPath {
 
 impl DataPath {
     /// Loads the programs over the pinned maps, or over new ones where there are none. Nothing is attached yet, and what
-    /// an earlier agent attached goes on as it was.
+    /// an earlier agent attached goes on as it was. Pins of another layout are refused, or, with
+    /// [`Options::replace_layout`], left as they are: the new maps lie beside them until [`Self::arrive`].
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         check_host()?;
-        let pins = Pins::new(&options.pin_path);
-        pins.create()?;
-        let lock = pins.lock()?;
+        let root = Pins::new(&options.pin_path);
+        root.create()?;
+        let lock = root.lock()?;
+        replacement::resume(&root)?;
+        let (replacement, pins) = match root.find() {
+            Err(PinsError::OtherLayout { .. }) if options.replace_layout => {
+                let (replacement, coming) = Replacement::begin(&root)?;
+                (Some(replacement), coming)
+            }
+            Err(error) => return Err(error.into()),
+            Ok(_) => (Replacement::left(&root)?, root.clone()),
+        };
         let clock = Clock::new().map_err(system("reading the kernel's clock"))?;
         let wanted = options.sizes.rounded();
         let (sizes, config, adopted) = match pins.find()? {
@@ -121,11 +144,41 @@ impl DataPath {
         let config = Config { hz: clock.second(), ..config };
         let mut ebpf = load(options, &pins, sizes, &config)?;
         let mut maps = Maps::open(&pins, sizes, config, clock)?;
-        let links = programs(&mut ebpf, &pins).map(|(xdp, reply)| Links::new(&pins, xdp, reply))?;
+        let (xdp, reply) = programs(&mut ebpf, &pins)?;
+        let links = Links::new((&root, &pins), replacement.is_some(), xdp, reply);
         // The last step of a first start: without it the next one begins anew.
         maps.put_config(&config).map_err(system("writing the map `config`"))?;
         let log = LogForwarder::new(options.log, &mut ebpf).map_err(OpenError::Loader)?;
-        Ok(Self { maps, links, adopted, notes, log, ebpf, lock })
+        Ok(Self { maps, links, adopted, notes, replacement, log, ebpf, lock })
+    }
+
+    /// The replacement of another layout that is under way.
+    pub fn replacement(&self) -> Option<&Replacement> {
+        self.replacement.as_ref()
+    }
+
+    /// True while another layout forwards and these maps are only being filled: nothing may be attached yet.
+    pub fn is_coming(&self) -> bool {
+        self.replacement.as_ref().is_some_and(|it| it.stage == replacement::Stage::Coming)
+    }
+
+    /// Takes the place of the layout that forwarded before, once this one's program runs on every uplink; the uplinks where
+    /// it does not yet, and nothing has changed, otherwise.
+    pub fn arrive(&mut self) -> Result<Vec<String>, PinsError> {
+        let others = self.links.uplinks_of_others().map_err(super::pins::refused("reading the XDP links"))?;
+        if let Some(replacement) = self.replacement.as_mut().filter(|_| others.is_empty()) {
+            replacement.arrive(&mut self.links)?;
+        }
+        Ok(others)
+    }
+
+    /// Takes the old layout away; says what.
+    pub fn finish_replacement(&mut self) -> Result<Vec<String>, OpenError> {
+        let Some(replacement) = &self.replacement else { return Ok(Vec::new()) };
+        let done = replacement.finish()?;
+        self.links.step_forward()?;
+        self.replacement = None;
+        Ok(done)
     }
 
     /// The data path's own log, to be run as a task; once, and only where it was asked for.

@@ -11,6 +11,8 @@ use std::{fs, io, mem};
 
 /// Later than any priority that the kernel gives out by itself (49152 and below).
 pub const PRIORITY: u16 = 50_000;
+/// Where the filter stands while another layout's has [`PRIORITY`].
+pub const PRIORITY_BEHIND: u16 = PRIORITY + 1;
 /// The filter's handle: with the priority, what makes it ours.
 pub const HANDLE: u16 = 1;
 
@@ -40,7 +42,9 @@ pub(super) fn tcx_is_there() -> bool {
 
 /// True for the filter that we make.
 pub(super) fn is_ours(filter: &Filter) -> bool {
-    filter.priority == PRIORITY && filter.handle == u32::from(HANDLE) && filter.kind == "bpf"
+    (PRIORITY..=PRIORITY_BEHIND).contains(&filter.priority)
+        && filter.handle == u32::from(HANDLE)
+        && filter.kind == "bpf"
 }
 
 /// Attaches, or replaces what an earlier agent attached.
@@ -48,26 +52,43 @@ pub(super) fn attach(links: &Links, interface: &str, tcx: bool) -> Result<ReplyA
     let index = index(interface)?;
     let filters = egress(interface, index)?;
     let foreign = filters.iter().filter(|filter| !is_ours(filter)).count();
-    if tcx && foreign == 0 {
+    // tcx would run before another layout's filter.
+    let follows = links.behind && filters.iter().any(is_ours);
+    if tcx && foreign == 0 && !follows {
         let attachment = attach_tcx(links, interface, index)?;
         // What an agent without tcx, or with company, has left.
-        for filter in filters.iter().filter(|filter| is_ours(filter)) {
-            netlink::remove_egress_filter(index, filter).map_err(failed(interface, "removing the filter"))?;
-        }
+        remove(interface, index, filters.iter().filter(|filter| is_ours(filter)))?;
         return Ok(attachment);
     }
-    let fresh = !filters.iter().any(is_ours);
-    attach_clsact(links, interface, fresh)?;
+    let priority = if follows { PRIORITY_BEHIND } else { PRIORITY };
+    let fresh = !filters.iter().any(|filter| is_ours(filter) && filter.priority == priority);
+    attach_clsact(links, interface, priority, fresh)?;
+    if !links.behind {
+        let behind = filters.iter().filter(|filter| is_ours(filter) && filter.priority == PRIORITY_BEHIND);
+        remove(interface, index, behind)?;
+    }
     leave_tcx(links, interface, index).map_err(failed(interface, "removing the tcx link"))?;
     let why = match (tcx, foreign) {
         (false, _) => "the kernel has no tcx (6.6 and newer have)".to_owned(),
+        (true, 0) => "another layout's nlb_reply runs there, which must see packets first".to_owned(),
         (true, 1) => "it has a filter of somebody else's at egress, which must see packets first".to_owned(),
         (true, count) => {
             format!("it has {count} filters of somebody else's at egress, which must see packets first")
         }
     };
-    let notes = vec![format!("nlb_reply runs on {interface} in clsact with priority {PRIORITY}: {why}")];
+    let notes = vec![format!("nlb_reply runs on {interface} in clsact with priority {priority}: {why}")];
     Ok(ReplyAttachment { hook: ReplyHook::Clsact, notes, index, link: None })
+}
+
+fn remove<'a>(
+    interface: &str,
+    index: u32,
+    filters: impl Iterator<Item = &'a Filter>,
+) -> Result<(), AttachError> {
+    for filter in filters {
+        netlink::remove_egress_filter(index, filter).map_err(failed(interface, "removing the filter"))?;
+    }
+    Ok(())
 }
 
 fn egress(interface: &str, index: u32) -> Result<Vec<Filter>, AttachError> {
@@ -75,7 +96,7 @@ fn egress(interface: &str, index: u32) -> Result<Vec<Filter>, AttachError> {
 }
 
 fn attach_tcx(links: &Links, interface: &str, index: u32) -> Result<ReplyAttachment, AttachError> {
-    let pin = links.pins.of_device("link_reply", interface);
+    let pin = links.home.of_device("link_reply", interface);
     let program = links.reply_program.as_fd();
     let old = match pinned_link(&pin, index).map_err(failed(interface, "opening the tcx link"))? {
         Some(link) => {
@@ -97,7 +118,7 @@ fn attach_tcx(links: &Links, interface: &str, index: u32) -> Result<ReplyAttachm
 }
 
 fn leave_tcx(links: &Links, interface: &str, index: u32) -> io::Result<()> {
-    let pin = links.pins.of_device("link_reply", interface);
+    let pin = links.home.of_device("link_reply", interface);
     if let Some(link) = pinned_link(&pin, index)? {
         fs::remove_file(&pin)?;
         sys::link_detach(link.as_fd())?;
@@ -105,18 +126,18 @@ fn leave_tcx(links: &Links, interface: &str, index: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn attach_clsact(links: &Links, interface: &str, fresh: bool) -> Result<(), AttachError> {
+fn attach_clsact(links: &Links, interface: &str, priority: u16, fresh: bool) -> Result<(), AttachError> {
     if fresh {
         add_clsact(links, interface)?;
     }
     let clsact = || -> Result<(), ProgramError> {
-        let mut program = SchedClassifier::from_pin(links.pins.path("prog_reply"))?;
+        let mut program = SchedClassifier::from_pin(links.home.path("prog_reply"))?;
         let handle = TcHandle::new(0, HANDLE);
         let id = if fresh {
-            let options = NlOptions { priority: PRIORITY, handle, ..NlOptions::default() };
+            let options = NlOptions { priority, handle, ..NlOptions::default() };
             program.attach_with_options(interface, TcAttachType::Egress, TcAttachOptions::Netlink(options))?
         } else {
-            let old = SchedClassifierLink::attached(interface, TcAttachType::Egress, PRIORITY, handle, None);
+            let old = SchedClassifierLink::attached(interface, TcAttachType::Egress, priority, handle, None);
             program.attach_to_link(old.map_err(TcError::IoError)?)?
         };
         // The filter stays when this process ends: dropping aya's link would take it away.
@@ -130,7 +151,7 @@ fn attach_clsact(links: &Links, interface: &str, fresh: bool) -> Result<(), Atta
 fn add_clsact(links: &Links, interface: &str) -> Result<(), AttachError> {
     match tc::qdisc_add_clsact(interface) {
         Ok(()) => {
-            let mark = links.pins.of_device("clsact", interface);
+            let mark = links.root.of_device("clsact", interface);
             match fs::create_dir(&mark) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     Err(failed(interface, "noting the clsact qdisc")(error))
@@ -176,7 +197,7 @@ pub(super) fn retain(wanted: &[String], done: &mut Vec<String>) -> io::Result<()
 
 /// What is wrong with an attachment, if anything.
 pub(super) fn lost(links: &Links, interface: &str, attachment: &ReplyAttachment) -> Option<String> {
-    let pin = links.pins.of_device("link_reply", interface);
+    let pin = links.home.of_device("link_reply", interface);
     if let Some(link) = &attachment.link
         && let Some(lost) = lost_link(interface, attachment.index, link.as_fd(), &pin)
     {

@@ -11,8 +11,9 @@ impl Reconcile {
     /// What users must fix, each thing once.
     pub fn problems(&self) -> Vec<Problem> {
         let all = self.sources.problems.iter().chain(&self.model().problems).chain(&self.shortfalls);
+        let all = all.chain(&self.machine).chain(&self.unwritten).cloned();
         let all: BTreeSet<Problem> =
-            all.chain(&self.machine).chain(&self.unwritten).cloned().chain(self.uplinks.problems()).collect();
+            all.chain(self.uplinks.problems()).chain(self.layout_problem()).collect();
         let mut all: Vec<Problem> = all.into_iter().collect();
         all.sort_by(|a, b| (&a.object, &a.field, a).cmp(&(&b.object, &b.field, b)));
         all
@@ -24,6 +25,7 @@ impl Reconcile {
             (self.sources.synced, "manifests: not read yet"),
             (self.written, "maps: not written yet"),
             (self.unwritten.is_none(), "maps: the last write failed, trying again"),
+            (!self.data_path.is_coming(), "layout: the one that is pinned still forwards"),
             (self.uplinks.are_attached(&self.data_path.links), "interfaces: not all attached"),
         ];
         checks.into_iter().filter(|(done, _)| !done).map(|(_, what)| what.to_owned()).collect()

@@ -4,6 +4,7 @@
 mod links;
 mod maps;
 mod pins;
+mod replacement;
 mod sweep;
 
 use anyhow::{Context, ensure};

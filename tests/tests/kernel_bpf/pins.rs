@@ -121,7 +121,7 @@ fn detach_leaves_nothing_and_may_be_said_twice() {
         data_path.leave();
         let done = detach(&place.pins)?.join("\n");
         for part in
-            ["nlb_xdp from uplink", "nlb_reply from uplink", "far (clsact)", "qdisc of far", "18 maps"]
+            ["nlb_xdp from uplink", "nlb_reply from uplink", "far (clsact)", "qdisc of far", "19 maps"]
         {
             assert!(done.contains(part), "{part} in {done}");
         }
