@@ -41,6 +41,23 @@ pub(crate) fn release(what: &[&str]) -> Result<()> {
     run(&mut build)
 }
 
+/// The environment variable that names an agent whose maps have another layout, for the test that replaces it.
+pub(crate) const OTHER_AGENT: &str = "NLB_OTHER_AGENT";
+
+/// The same source as an agent of another layout, over the object that is there; moved away from where the usual one is.
+pub(crate) fn agent_of_another_layout() -> Result<()> {
+    if std::env::var_os(OTHER_AGENT).is_some_and(|agent| !agent.is_empty()) {
+        return Ok(());
+    }
+    let mut build = cargo(["build", "--locked", "--package", "nlb-agent", "--features", "other-layout"]);
+    build.env(OBJECT, workspace::object());
+    run(&mut build)?;
+    let (built, wanted) = (workspace::target().join("debug/nlb-agent"), workspace::other_agent());
+    let folder = wanted.parent().expect("it lies in a folder");
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    std::fs::rename(&built, &wanted).with_context(|| format!("cannot move {}", built.display()))
+}
+
 /// The commit that `nlb-agent version` names; `None` outside a checkout.
 fn commit() -> Option<String> {
     let said = Command::new("git")

@@ -6,10 +6,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::build::{self, AGENT, OBJECT};
+use crate::build::{self, AGENT, OBJECT, OTHER_AGENT};
 use crate::command::{cargo, find, is_root};
 use crate::vm;
-use crate::workspace::{agent, object, root};
+use crate::workspace::{agent, object, other_agent, root};
 
 /// A group of tests with the same needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,6 +81,9 @@ impl Suite {
         }
         command.args(arguments);
         command.env(OBJECT, object()).env(AGENT, build::agent().unwrap_or_else(|| agent().into()));
+        if std::env::var_os(OTHER_AGENT).is_none() {
+            command.env(OTHER_AGENT, other_agent());
+        }
         command
     }
 }

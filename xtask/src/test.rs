@@ -65,6 +65,9 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         Suite::Kube => return options.suite.commands(&[]).map(|_| ()),
     };
     build::agent_for_tests()?;
+    if suites.contains(&Suite::Net) {
+        build::agent_of_another_layout()?;
+    }
     let outcomes: Vec<Outcome> = suites.into_iter().map(|suite| run(suite, &options.arguments)).collect();
     if options.suite == Suite::All {
         println!("\nThe suite kube comes with a later milestone.");

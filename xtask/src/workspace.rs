@@ -20,6 +20,11 @@ pub(crate) fn object() -> PathBuf {
     target().join("bpf/nlb.o")
 }
 
+/// A debug build of the agent whose maps have another layout.
+pub(crate) fn other_agent() -> PathBuf {
+    target().join("other-layout/nlb-agent")
+}
+
 /// The release build of the agent.
 pub(crate) fn agent() -> PathBuf {
     target().join("release/nlb-agent")

@@ -13,6 +13,9 @@ const MMAPABLE: u32 = 0x400;
 /// Words of `rings`.
 pub const RING_WORDS: u32 = 1 << 22;
 
+/// Counters by reason; the build of another layout has some more.
+const REASONS: u32 = Reason::COUNT as u32 + if cfg!(feature = "other-layout") { 8 } else { 0 };
+
 /// How much the maps hold; fixed when they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -101,7 +104,7 @@ pub fn shapes(sizes: Sizes) -> [Shape; 19] {
         mapped::<Bucket>("half_replies", half_flows / ways),
         mapped::<Client>("flow_clients", flows),
         mapped::<Client>("half_clients", half_flows),
-        per_cpu::<u64>("reasons", Reason::COUNT as u32),
+        per_cpu::<u64>("reasons", REASONS),
         per_cpu::<Counts>("listener_counts", listeners),
         mapped::<SlotCounts>("slot_counts", slots),
         per_cpu::<SlotCounts>("slot_cpu_counts", SLOT_LINES),

@@ -31,27 +31,57 @@ impl Agent {
         binary.canonicalize().with_context(|| format!("{} is not built: cargo xtask build", binary.display()))
     }
 
+    /// A binary whose maps have another layout: `NLB_OTHER_AGENT`, which `cargo xtask test` builds and sets.
+    pub fn binary_of_another_layout() -> Result<PathBuf> {
+        let binary =
+            std::env::var_os("NLB_OTHER_AGENT").context("NLB_OTHER_AGENT is not set: cargo xtask test")?;
+        let binary = PathBuf::from(binary);
+        binary.canonicalize().with_context(|| format!("{} is not built: cargo xtask test", binary.display()))
+    }
+
     /// Starts it on the node's uplink with the lab's VIP ranges as pools and waits until it answers.
     pub fn start(lab: &Lab, manifests: &Path, extra: &[&str]) -> Result<Agent> {
+        Agent::start_binary(Agent::binary()?, lab, manifests, extra)
+    }
+
+    /// As [`Agent::start`], with another binary.
+    pub fn start_binary(binary: PathBuf, lab: &Lab, manifests: &Path, extra: &[&str]) -> Result<Agent> {
         let pools: Vec<&str> = VIPS.iter().flat_map(|pool| ["--vip-pool", pool]).collect();
-        Agent::start_with(lab, manifests, &[&["--interface", UPLINK], &pools[..], extra].concat())
+        let arguments = [&["--interface", UPLINK], &pools[..], extra].concat();
+        let mut agent = Agent::place(binary, lab, manifests, &arguments);
+        agent.restart()?;
+        Ok(agent)
     }
 
     /// Starts it with these arguments beside those for its place: manifests, node name, pins, socket.
     pub fn start_with(lab: &Lab, manifests: &Path, arguments: &[&str]) -> Result<Agent> {
+        let mut agent = Agent::place(Agent::binary()?, lab, manifests, arguments);
+        agent.restart()?;
+        Ok(agent)
+    }
+
+    /// What the next start runs.
+    pub fn set_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
+    /// An argument that the next start has beside the others.
+    pub fn add_argument(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
+    fn place(binary: PathBuf, lab: &Lab, manifests: &Path, arguments: &[&str]) -> Agent {
         let mut all = vec!["--manifests".to_owned(), manifests.display().to_string()];
         all.extend(["--node-name", NODE_NAME].map(str::to_owned));
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        let mut agent = Agent {
-            binary: Agent::binary()?,
+        Agent {
+            binary,
             node: lab.node.clone(),
             folder: lab.folder(),
             pins: lab.pins(),
             arguments: all,
             process: None,
-        };
-        agent.restart()?;
-        Ok(agent)
+        }
     }
 
     /// Starts it (again) with the same arguments and waits until it answers.

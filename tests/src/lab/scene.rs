@@ -1,6 +1,7 @@
 //! What most namespace tests begin with: the five-port Service and a dual-stack one on the same pods, and an agent.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -107,6 +108,17 @@ impl Scene {
         extra: &[&str],
         ports: impl Fn(usize) -> Vec<u16>,
     ) -> Result<Scene> {
+        Scene::with_binary(Agent::binary()?, pods, services, extra, ports)
+    }
+
+    /// As [`Scene::with_servers`], with another binary as the agent.
+    pub fn with_binary(
+        binary: PathBuf,
+        pods: usize,
+        services: &[Service],
+        extra: &[&str],
+        ports: impl Fn(usize) -> Vec<u16>,
+    ) -> Result<Scene> {
         let lab = Lab::new(pods)?;
         let (mut servers, mut udp) = (Vec::new(), Vec::new());
         for (number, pod) in lab.pods().iter().enumerate() {
@@ -123,7 +135,7 @@ impl Scene {
             manifests.write(service, &endpoints[..of_one])?;
         }
         let arguments = [&["--load-balancer-class", CLASS], extra].concat();
-        let agent = Agent::start(&lab, manifests.folder(), &arguments)?;
+        let agent = Agent::start_binary(binary, &lab, manifests.folder(), &arguments)?;
         Ok(Scene { agent, servers, udp, manifests, lab })
     }
 
