@@ -27,7 +27,7 @@ pub(super) fn words(error: &Error, stage: Stage, first: &[u8]) -> String {
         _ if first.is_empty() => "the target closed the connection without an answer; it may not speak TLS \
              on this port, or only with a server name, which checks do not send"
             .to_owned(),
-        Some(reason) => format!("the target's side of it is not as it must be: {reason}"),
+        Some(reason) => format!("what the target sent is not valid TLS: {reason}"),
         None => "the target closed the connection in the middle of it".to_owned(),
     }
 }
