@@ -13,7 +13,7 @@ use openssl::ssl::{
 };
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::OnceLock;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
@@ -27,8 +27,12 @@ const GROUPS: &str = "*X25519:P-256:X448:P-384:P-521:?secp256k1:?brainpoolP256r1
 #[derive(Clone)]
 pub(super) struct Tls {
     context: SslContext,
-    /// RC4 lives here; unloaded with the last clone.
-    _legacy: Option<Arc<Provider>>,
+}
+
+/// Gives all of the process RC4, until its end. Without it (a library built otherwise), all other ciphers are there.
+pub(super) fn load_legacy_ciphers() {
+    static LEGACY: OnceLock<Option<Provider>> = OnceLock::new();
+    LEGACY.get_or_init(|| Provider::try_load(None, "legacy", true).ok());
 }
 
 /// A connection after its handshake.
@@ -37,7 +41,7 @@ pub(super) type TlsStream = SslStream<Overheard<TcpStream>>;
 impl Tls {
     /// TLS 1.0 to 1.3 with every cipher that the library has, any certificate, no session kept.
     pub(super) fn tolerant() -> Result<Self, ErrorStack> {
-        let legacy = Provider::try_load(None, "legacy", true).ok().map(Arc::new);
+        load_legacy_ciphers();
         let mut context = SslContext::builder(SslMethod::tls_client())?;
         context.set_verify(SslVerifyMode::NONE);
         context.set_security_level(0);
@@ -53,7 +57,7 @@ impl Tls {
         );
         context.set_mode(SslMode::RELEASE_BUFFERS);
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
-        Ok(Self { context: context.build(), _legacy: legacy })
+        Ok(Self { context: context.build() })
     }
 
     /// A server name is not sent: targets are asked by address, which is none.

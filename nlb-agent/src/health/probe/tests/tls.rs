@@ -33,6 +33,7 @@ fn old_certificate(bits: u32, digest: MessageDigest) -> (X509, PKey<Private>) {
 }
 
 fn server_context(settings: impl FnOnce(&mut SslContextBuilder)) -> SslContext {
+    super::super::tls::load_legacy_ciphers();
     let mut context = SslContext::builder(SslMethod::tls_server()).unwrap();
     context.set_security_level(0);
     context.set_cipher_list("ALL:COMPLEMENTOFALL:@SECLEVEL=0").unwrap();
