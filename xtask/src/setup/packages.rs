@@ -21,6 +21,9 @@ const fn package(name: &'static str, shown_by: &'static str, why: &'static str) 
 /// Names as Debian 12 and Ubuntu have them.
 const PACKAGES: &[Package] = &[
     package("build-essential", "cc", "links Rust programs"),
+    package("make", "make", "builds the OpenSSL of the health checks"),
+    // `perl` itself may be the small one of perl-base, which lacks modules that OpenSSL's Configure uses.
+    package("perl", "corelist", "configures the OpenSSL of the health checks"),
     package("llvm-22-dev", "/usr/lib/llvm-22/bin/llvm-config", "bpf-linker is built on it"),
     package("llvm-22", "/usr/lib/llvm-22/bin/llvm-strip", "strips the eBPF object"),
     package("zlib1g-dev", "/usr/include/zlib.h", "LLVM needs it to link"),

@@ -1,6 +1,10 @@
 //! One health check over a real socket: TCP, HTTP/1.1 or HTTPS, whole within its timeout.
 
+mod answer;
 mod exchange;
+mod greeting;
+mod overheard;
+mod refusal;
 mod socket;
 mod tls;
 
@@ -9,23 +13,19 @@ use super::scheduler::Ask;
 use crate::model::{CheckProtocol, HealthCheck};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tls::Tls;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::ServerName;
 
 /// Makes checks; one for all of them.
 #[derive(Clone)]
 pub struct Prober {
-    tls: TlsConnector,
+    tls: Tls,
 }
 
 impl Default for Prober {
     fn default() -> Self {
-        Self { tls: TlsConnector::from(Arc::new(tls::trusting())) }
+        Self { tls: Tls::tolerant().expect("the library that is linked in knows these settings") }
     }
 }
 
@@ -56,32 +56,16 @@ impl Prober {
         match protocol {
             CheckProtocol::Tcp => Ok(()),
             CheckProtocol::Http(asked) => {
-                let authority = authority(address, 80);
-                deadline.holds(NO_ANSWER, exchange::answer(stream, &authority, asked)).await
+                exchange::answer(stream, &authority(address, 80), asked, deadline).await
             }
             CheckProtocol::Https(asked) => {
-                let authority = authority(address, 443);
-                let handshake = self.handshake(stream, address);
+                let handshake = self.tls.handshake(stream);
                 let stream = deadline.holds("connected, but no TLS handshake", handshake).await?;
-                deadline.holds(NO_ANSWER, exchange::answer(stream, &authority, asked)).await
+                exchange::answer(stream, &authority(address, 443), asked, deadline).await
             }
         }
     }
-
-    async fn handshake(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-    ) -> Result<TlsStream<TcpStream>, Outcome> {
-        let name = ServerName::IpAddress(address.ip().into());
-        self.tls.connect(name, stream).await.map_err(|error| {
-            let text = || Outcome::Failed(Failure::Broken, format!("TLS handshake failed: {error}").into());
-            broken(&error).unwrap_or_else(text)
-        })
-    }
 }
-
-const NO_ANSWER: &str = "connected, but no whole answer";
 
 /// The end of a check, whatever step it is at.
 #[derive(Clone, Copy)]

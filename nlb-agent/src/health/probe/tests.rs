@@ -2,13 +2,12 @@
 
 use super::*;
 use crate::model::HttpCheck;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+
+mod answers;
+mod tls;
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(300);
@@ -56,24 +55,6 @@ async fn server(
         serve(stream, pieces).await
     });
     (address, served)
-}
-
-async fn tls_server(pieces: &'static [&'static str]) -> SocketAddr {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["not-the-pod".to_owned()]).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], signing_key.into())
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        serve(acceptor.accept(stream).await.unwrap(), pieces).await
-    });
-    address
 }
 
 async fn ask(address: SocketAddr, protocol: &CheckProtocol, timeout: Duration) -> Outcome {
@@ -193,9 +174,9 @@ async fn a_body_without_end_is_enough_when_it_is_long() {
 #[tokio::test]
 async fn https_takes_any_certificate_and_judges_the_answer() {
     let https = CheckProtocol::Https(web("/", &[(200, 399)]));
-    let right = tls_server(&["HTTP/1.1 204 No Content\r\n\r\n"]).await;
+    let right = tls::tls_server(&["HTTP/1.1 204 No Content\r\n\r\n"], |_| {}).await;
     assert_eq!(ask(right, &https, LONG).await, Outcome::Passed);
-    let wrong = tls_server(&["HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"]).await;
+    let wrong = tls::tls_server(&["HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"], |_| {}).await;
     assert_failed(&ask(wrong, &https, LONG).await, Failure::ResponseCode, "HTTP 500");
 }
 
