@@ -73,6 +73,8 @@ pub struct Change {
     pub put: Vec<Forwarding>,
     /// No longer wanted.
     pub removed: Vec<ListenerKey>,
+    /// Slots that must go from listeners that nobody has named since they were adopted.
+    pub evicted: Vec<(ListenerKey, Vec<u32>)>,
 }
 
 /// What is to be done now.
@@ -127,12 +129,12 @@ impl Control {
             forwardings.into_iter().map(|forwarding| (forwarding.listener, forwarding)).collect();
         let known: BTreeSet<_> = self.wanted.keys().chain(self.seats.keys()).copied().collect();
         let removed = known.into_iter().filter(|key| !wanted.contains_key(key)).collect();
-        self.change(Change { put: self.changed(wanted.into_values()), removed }, elapsed)
+        self.change(Change { put: self.changed(wanted.into_values()), removed, ..Change::default() }, elapsed)
     }
 
     /// As [`Control::apply`], for these listeners alone: all others go on as they are.
     pub fn apply_some(&mut self, forwardings: Vec<Forwarding>, elapsed: Epoch) -> Planned {
-        self.change(Change { put: self.changed(forwardings), removed: Vec::new() }, elapsed)
+        self.change(Change { put: self.changed(forwardings), ..Change::default() }, elapsed)
     }
 
     fn changed(&self, forwardings: impl IntoIterator<Item = Forwarding>) -> Vec<Forwarding> {
@@ -154,6 +156,9 @@ impl Control {
             self.wanted.remove(&key);
             self.short.remove(&key);
             self.unseat(&key, &mut edits);
+        }
+        for (key, slots) in change.evicted {
+            self.evict(&key, &slots, &mut edits);
         }
         let mut todo: BTreeSet<ListenerKey> = self.short.keys().copied().collect();
         for forwarding in change.put {

@@ -4,6 +4,7 @@ pub mod args;
 pub mod bpf;
 pub mod capacity;
 pub mod check;
+pub mod claims;
 pub mod cli;
 pub mod contents;
 pub mod control;

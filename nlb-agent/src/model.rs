@@ -1,5 +1,6 @@
 //! What the manifests mean, in the words of the AWS contract and free of Kubernetes: plain data between translate and the maps.
 
+use crate::claims::Claims;
 use crate::inputs::ObjectName;
 use crate::problem::Problem;
 use nlb_common::layout::{ListenerKey, TCP, UDP};
@@ -17,6 +18,8 @@ pub struct Model {
     pub unclaimed: Vec<Unclaimed>,
     /// What users must fix.
     pub problems: Vec<Problem>,
+    /// Who has which pod address, by the EndpointSlices of all Services.
+    pub claims: Claims,
 }
 
 impl Model {
@@ -24,6 +27,13 @@ impl Model {
     pub fn place(&self, service: &ObjectName) -> Option<usize> {
         let wanted = (&service.namespace, &service.name);
         self.load_balancers.binary_search_by(|it| (&it.namespace, &it.name).cmp(&wanted)).ok()
+    }
+
+    /// The target group of this name, which its own Service has.
+    pub fn target_group(&self, name: &str) -> Option<&TargetGroup> {
+        let (service, _, _) = crate::health::listener_of(name)?;
+        let place = self.place(&service)?;
+        self.load_balancers[place].target_groups.iter().find(|group| group.name == name)
     }
 }
 
@@ -187,11 +197,11 @@ pub struct TargetGroup {
     pub source_ip_stickiness: bool,
     /// Whether targets of other zones are used alike.
     pub cross_zone: bool,
-    /// How long a draining target keeps its flows, 0 to 3600 s.
+    /// How long a draining target keeps its flows at most, 0 to 3600 s.
     pub deregistration_delay: Duration,
     /// Whether what is left at the end of the delay is cut.
     pub deregistration_connection_termination: bool,
-    /// Whether flows to a target that turns unhealthy are cut.
+    /// Whether flows to a target that turns unhealthy are cut; never for UDP, whose datagrams go to another target instead.
     pub unhealthy_connection_termination: bool,
     /// How long flows to an unhealthy target are kept where they are not cut at once.
     pub unhealthy_draining_interval: Duration,

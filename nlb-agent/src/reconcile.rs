@@ -4,6 +4,8 @@ mod layout;
 mod machine;
 mod memory;
 mod problems;
+#[cfg(test)]
+mod reuse_tests;
 mod write;
 mod writer;
 
@@ -13,7 +15,7 @@ use crate::bpf::sweep::Tally;
 use crate::capacity::Limits;
 use crate::contents::Contents;
 use crate::control::Control;
-use crate::health::{self, Checked, Checker, Health};
+use crate::health::{self, Checked, Checker, Forgotten, Health};
 use crate::host::Host;
 use crate::inputs::Inputs;
 use crate::manifests::Sources;
@@ -30,7 +32,8 @@ use itertools::Itertools;
 use jiff::Timestamp;
 use memory::Memory;
 use problems::log;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 pub use write::run;
@@ -70,6 +73,8 @@ pub struct Reconcile {
     machine: Vec<Problem>,
     /// What was adopted may be more than what can be read now: nothing of it goes before everything was read once.
     partial: bool,
+    /// Targets that were forgotten while `partial`: where their listeners go on from the maps, they go there, too.
+    strangers: Vec<Forgotten>,
     /// The last write failed; the next tick tries again.
     unwritten: Option<Problem>,
     /// When this agent began.
@@ -117,6 +122,22 @@ fn adopt(data_path: &DataPath, slots: &slots::Saved) -> anyhow::Result<Control> 
     Ok(Control::adopt(limits, Contents::read(dump, &limits)?, slots))
 }
 
+/// Says in the log which targets were forgotten.
+fn told(forgotten: Vec<Forgotten>) -> Vec<Forgotten> {
+    for Forgotten { group, key, uid, owner, slice } in &forgotten {
+        tracing::info!(
+            group,
+            target = %key.socket(),
+            pod = key.uid.as_deref().unwrap_or("unknown"),
+            new_pod = uid.as_deref().unwrap_or("unknown"),
+            new_owner = %owner,
+            slice = %slice,
+            "target forgotten with its flows: its address is another pod's now"
+        );
+    }
+    forgotten
+}
+
 impl Reconcile {
     /// Takes over what an earlier agent left, or begins with empty maps; nothing is written yet.
     ///
@@ -148,6 +169,7 @@ impl Reconcile {
             shortfalls: Vec::new(),
             machine: Vec::new(),
             partial: false,
+            strangers: Vec::new(),
             unwritten: None,
             unread: None,
             began: Instant::now(),
@@ -192,18 +214,19 @@ impl Reconcile {
         let vips = settings::vips(&self.flags, self.vip_source, &self.host.network, &names, &self.host.ports);
         let settings = Settings {
             node_name: Some(self.node.clone()),
+            node_addresses: settings::node_addresses(&self.host.network),
             vips,
             remembered: self.memory.vips.clone(),
             ..self.flags.clone()
         };
-        let Renewal { extent, found } = self.renew(&settings);
+        let Renewal { extent, found, claimed } = self.renew(&settings);
         if extent == Extent::Nothing && self.written && !self.partial {
             return None;
         }
         found.iter().for_each(log);
         self.memory.note(&extent);
         let waits = match extent {
-            Extent::Targets(places) => self.weigh_some(&places, seen),
+            Extent::Targets(places) => self.weigh_some(&places, &claimed, seen),
             Extent::Nothing | Extent::All => {
                 self.partial &= self.is_unreadable();
                 self.memory.forget(self.translation.model(), self.partial);
@@ -228,23 +251,27 @@ impl Reconcile {
     fn weigh(&mut self, seen: Instant) -> Option<Epoch> {
         let model = self.translation.model();
         if self.partial {
-            self.health.update_keeping(model, Timestamp::now());
+            self.strangers.extend(told(self.health.update_keeping(model, Timestamp::now())));
         } else {
-            self.health.update(model, Timestamp::now());
+            told(self.health.update(model, Timestamp::now()));
+            self.strangers.clear();
         }
         self.checker.set(health::checks(model, &self.health));
         self.write(seen)
     }
 
-    /// As [`Self::weigh`], for the targets of the load balancers at these places alone.
-    fn weigh_some(&mut self, places: &[usize], seen: Instant) -> Option<Epoch> {
+    /// As [`Self::weigh`], for the targets of the load balancers at these places, and for addresses that slices claim
+    /// otherwise than before.
+    fn weigh_some(&mut self, places: &[usize], claimed: &BTreeSet<IpAddr>, seen: Instant) -> Option<Epoch> {
         let model = self.translation.model();
         let changed = || places.iter().map(|place| &model.load_balancers[*place]);
-        self.health.update_some(changed(), model, Timestamp::now());
+        let forgotten = told(self.health.update_some(changed(), claimed, model, Timestamp::now()));
+        let elsewhere = forgotten.iter().filter_map(|it| model.target_group(&it.group));
         let mut groups = HashSet::new();
-        for group in changed().flat_map(|it| &it.target_groups) {
-            self.checker.set_group(&group.name, health::checks_of(group, &self.health));
-            groups.insert(group.name.clone());
+        for group in changed().flat_map(|it| &it.target_groups).chain(elsewhere) {
+            if groups.insert(group.name.clone()) {
+                self.checker.set_group(&group.name, health::checks_of(group, &self.health));
+            }
         }
         self.write_some(&groups, seen)
     }
@@ -254,15 +281,16 @@ impl Reconcile {
         let seen = Instant::now();
         let mut changed = HashSet::new();
         for Checked { group, key, outcome, .. } in all {
-            let before = self.health.status(&group, &key).map(health::Status::state);
+            let shown = |it: &health::Status| (it.state(), it.has_lost_flows());
+            let before = self.health.status(&group, &key).map(shown);
             if self.health.outcome(&group, &key, &outcome, Timestamp::now()) {
                 changed.insert(group.to_string());
             }
             if let Some(status) = self.health.status(&group, &key)
-                && before != Some(status.state())
+                && before != Some(shown(status))
             {
                 let (state, target) = (status.state().word(), key.socket());
-                tracing::info!(group = &*group, %target, state, why = status.description(), "target");
+                tracing::info!(group = &*group, %target, state, why = &*status.description(), "target");
             }
             self.memory.unsaved = true;
         }
@@ -284,7 +312,7 @@ impl Reconcile {
         let due = self.health.due(Timestamp::now());
         let ended = |it: &LoadBalancer| it.target_groups.iter().any(|group| due.contains(&group.name));
         let places: Vec<usize> = self.model().load_balancers.iter().positions(ended).collect();
-        self.weigh_some(&places, Instant::now())
+        self.weigh_some(&places, &BTreeSet::new(), Instant::now())
     }
 
     /// Something that an earlier agent may have served cannot be read now, or cannot be built and it is unknown how it was.

@@ -9,6 +9,8 @@ use crate::translate::{Listening, NodeVips, Settings, TargetType, Vips};
 use crate::vips::{Allocations, Pool, Pools};
 use anyhow::anyhow;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// The settings that the flags alone decide: all that `check` needs. Without a pool there are no VIPs.
 ///
@@ -32,6 +34,7 @@ pub fn of_flags(args: &TranslateArgs) -> anyhow::Result<Settings> {
             TargetTypeArg::Instance => TargetType::Instance,
         },
         node_name: args.node_name.clone(),
+        node_addresses: BTreeSet::new(),
         vips,
         remembered: Allocations::default(),
         source_ranges_enforced: false,
@@ -61,6 +64,12 @@ pub fn vips(
             local_ports: Some(ports.local.clone()),
         }),
     }
+}
+
+/// The node's own addresses that a pod of the host network can be an endpoint with.
+pub fn node_addresses(network: &Network) -> BTreeSet<IpAddr> {
+    let all = network.addresses.iter().map(crate::host::addresses::Address::ip);
+    all.filter(|ip| crate::vips::unusable(*ip).is_none()).collect()
 }
 
 fn listening(socket: &crate::host::ports::Listening) -> Listening {

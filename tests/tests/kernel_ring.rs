@@ -90,7 +90,7 @@ impl Plane {
             let planned = self.control.change(Change::default(), self.elapsed);
             self.run(&planned)?;
         }
-        let change = Change { put: vec![forwarding.clone()], removed: Vec::new() };
+        let change = Change { put: vec![forwarding.clone()], ..Change::default() };
         let planned = self.control.change(change, self.elapsed);
         ensure!(planned.shortfalls.is_empty(), "{:?}", planned.shortfalls);
         self.run(&planned)

@@ -7,6 +7,7 @@ use crate::contents::bits::Bits;
 use crate::contents::{Contents, member_words, target_key};
 use crate::model::Forwarding;
 use crate::plan::Edits;
+use crate::ring::{Member, identity};
 use crate::slots::{Epoch, Known, Occupant, Pool, Saved, SavedSlot};
 use nlb_common::layout::{ListenerKey, Slot, TARGET_FILTER_BITS, VIP_FILTER_BITS, Vip};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -49,12 +50,48 @@ impl Control {
         control
     }
 
-    /// As [`Control::apply`], but listeners that were adopted and never named since go on as they are: for a start at which
-    /// not everything can be read.
-    pub fn apply_keeping(&mut self, forwardings: Vec<Forwarding>, elapsed: Epoch) -> Planned {
+    /// As [`Control::apply`], but listeners that were adopted and never named since go on as they are, without those who are
+    /// `strange` there: for a start at which not everything can be read.
+    pub fn apply_keeping(
+        &mut self,
+        forwardings: Vec<Forwarding>,
+        strange: &dyn Fn(&ListenerKey, &Occupant) -> bool,
+        elapsed: Epoch,
+    ) -> Planned {
         let named: HashSet<ListenerKey> = forwardings.iter().map(|it| it.listener).collect();
         let removed = self.wanted.keys().filter(|key| !named.contains(key)).copied().collect();
-        self.change(Change { put: self.changed(forwardings), removed }, elapsed)
+        let kept =
+            self.seats.iter().filter(|(key, _)| !named.contains(key) && !self.wanted.contains_key(key));
+        let evicted = kept.filter_map(|(key, seat)| {
+            let slots: Vec<u32> =
+                seat.occupants.iter().filter(|it| strange(key, it)).map(|it| it.slot).collect();
+            (!slots.is_empty()).then_some((*key, slots))
+        });
+        let evicted = evicted.collect();
+        self.change(Change { put: self.changed(forwardings), removed, evicted }, elapsed)
+    }
+
+    /// Lets these slots of an adopted listener go; new flows are shared among the others that took them.
+    pub(super) fn evict(&mut self, key: &ListenerKey, slots: &[u32], edits: &mut Edits) {
+        let Some(mut seat) = self.seats.remove(key) else { return };
+        seat.occupants.retain(|it| !slots.contains(&it.slot));
+        let pick = seat.path.and_then(|path| self.now.pick(path.members.at.into()));
+        let before = seat.path;
+        seat.path = pick.and_then(|pick| {
+            let by_slot: HashMap<u32, &Occupant> = seat.occupants.iter().map(|it| (it.slot, it)).collect();
+            let stay = pick.slots.iter().filter_map(|slot| by_slot.get(slot));
+            // Every target weighs the same until its Service can be read.
+            let member =
+                |it: &&Occupant| (Member { identity: identity(it.ip.into(), it.port), share: 1 }, it.slot);
+            let members: Vec<_> = stay.map(member).collect();
+            // The ring keeps its size, which the registered targets gave it.
+            let registered = pick.members.size / 100;
+            self.path(before, registered, &members, edits).ok().flatten()
+        });
+        slots.iter().for_each(|slot| self.slots.leave(*slot, self.epoch));
+        self.retire(before, seat.path);
+        edits.choices.insert(seat.id, seat.path.map_or(0, |path| path.members.at.into()));
+        self.seats.insert(*key, seat);
     }
 
     /// Keeps the rings and members that listeners are led to, where these are sound.

@@ -68,7 +68,7 @@ pub fn measure(listeners: u32, targets: u32, changes: u32) -> Measured {
     for index in (0..changes).map(|change| (change % listeners) as usize) {
         let placed = forwardings[index].targets.last_mut();
         placed.into_iter().for_each(|placed| placed.share ^= 1);
-        let change = Change { put: vec![forwardings[index].clone()], removed: Vec::new() };
+        let change = Change { put: vec![forwardings[index].clone()], ..Change::default() };
         let (planned, time) = timed(|| control.change(change, elapsed));
         elapsed = planned.epoch;
         times.push(time);

@@ -1,6 +1,7 @@
 //! Chains of changes, grace periods, crashes and restarts, watched by a packet that never gets lost.
 
 mod cases;
+mod strangers;
 
 use super::*;
 use crate::contents::MapDump;
@@ -286,7 +287,7 @@ proptest! {
         let all = chain.last().unwrap().0.clone();
         let some: Vec<_> = all[..seen.index(all.len() + 1)].to_vec();
         let mut again = Control::adopt(AMPLE, read_back(&kernel.maps, AMPLE), &control.saved());
-        let planned = again.apply_keeping(some.clone(), Epoch(0));
+        let planned = again.apply_keeping(some.clone(), &|_, _| false, Epoch(0));
         prop_assert_eq!(&planned.steps, &[]);
         // Nobody has said in which order those that were not seen stand.
         let sorted = |control: &Control| {
@@ -297,7 +298,7 @@ proptest! {
         prop_assert_eq!(sorted(&again), sorted(&control));
         // What was named since and is no longer goes at once.
         let fewer = some[..some.len() / 2].to_vec();
-        again.apply_keeping(fewer.clone(), Epoch(0));
+        again.apply_keeping(fewer.clone(), &|_, _| false, Epoch(0));
         let left = |it: &Forwarding| !some.contains(it) || fewer.contains(it);
         prop_assert!(all.iter().all(|it| again.listener(&it.listener).is_some() == left(it)));
         // Once everything can be read, what is gone goes.

@@ -1,6 +1,7 @@
 //! Which targets are asked, and how: the model and its health as a list for the [`super::Checker`].
 
 use super::state::Health;
+use super::status::Status;
 use crate::model::{CheckPort, HealthCheck, Model, TargetGroup, TargetKey};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ pub struct Check {
     pub settings: Arc<HealthCheck>,
 }
 
-/// Every check that this node must make: registered targets that it may send to, and draining ones that still serve (D6);
-/// and those that an earlier agent left and that could not be read yet.
+/// Every check that this node must make: registered targets that it may send to, and those that drain, also where no slice
+/// names them any more; and those that an earlier agent left and that could not be read yet.
 pub fn checks(model: &Model, health: &Health) -> Vec<Check> {
     let groups = model.load_balancers.iter().flat_map(|load_balancer| &load_balancer.target_groups);
     groups.flat_map(|group| checks_of(group, health)).collect()
@@ -29,25 +30,21 @@ pub fn checks(model: &Model, health: &Health) -> Vec<Check> {
 pub fn checks_of(group: &TargetGroup, health: &Health) -> Vec<Check> {
     let name: Arc<str> = group.name.as_str().into();
     let settings = Arc::new(group.health_check.clone());
-    let named = group.targets.iter().map(|target| (&target.key, Some(target.check_port)));
-    let kept = health.targets(&group.name).filter(|(_, status)| status.restored);
-    let kept = kept.map(|(key, _)| (key, check_port(group, key)));
-    let is_checked = |key: &TargetKey| health.status(&group.name, key).is_some_and(super::Status::is_checked);
-    let asked = named.chain(kept).filter(|(key, _)| is_checked(key));
-    let check = |key: &TargetKey, port| Check {
+    let asked = health.targets(&group.name).filter(|(_, status)| status.is_placed());
+    let check = |(key, status): (&TargetKey, &Status)| Check {
         group: Arc::clone(&name),
         key: key.clone(),
-        address: SocketAddr::new(key.ip, port),
+        address: SocketAddr::new(key.ip, status.check_port.unwrap_or_else(|| check_port(group, key))),
         settings: Arc::clone(&settings),
     };
-    asked.filter_map(|(key, port)| Some(check(key, port?))).collect()
+    asked.map(check).collect()
 }
 
-/// The port that the checks of a target ask which an earlier agent left and the model does not name yet.
-fn check_port(group: &TargetGroup, key: &TargetKey) -> Option<u16> {
+/// The port that the checks of a target ask which an older agent left without a note of it.
+fn check_port(group: &TargetGroup, key: &TargetKey) -> u16 {
     match group.health_check.port {
-        CheckPort::TrafficPort => Some(key.port),
-        CheckPort::Number(port) => Some(port),
-        CheckPort::Name(_) => group.targets.first().map(|target| target.check_port),
+        CheckPort::TrafficPort => key.port,
+        CheckPort::Number(port) => port,
+        CheckPort::Name(_) => group.targets.first().map_or(key.port, |target| target.check_port),
     }
 }

@@ -137,7 +137,8 @@ fn forwarding(listener: &Listener, vip: IpAddr, node_vip: bool, health: &Health)
 fn one_group(forward: &Forward, family: IpFamily, health: &Health) -> (u32, Vec<Placed>) {
     let Some(group) = health.group(&forward.target_group) else { return (0, Vec::new()) };
     let weight = u32::from(forward.weight > 0);
-    let targets = shares(group, family).map(|(key, status, share)| Placed {
+    let staying = shares(group, family).filter(|(_, status, share)| stays(status, *share));
+    let targets = staying.map(|(key, status, share)| Placed {
         key: key.clone(),
         incarnation: status.incarnation,
         share: share * weight,
@@ -151,22 +152,24 @@ const WHOLE: u64 = 1_000_000;
 /// Each group's weight is divided among its targets by theirs. A group without anyone to take flows gives its part to the
 /// others.
 fn several_groups(forwards: &[Forward], family: IpFamily, health: &Health) -> (u32, Vec<Placed>) {
-    let mut placed: BTreeMap<&TargetKey, (bool, Placed)> = BTreeMap::new();
+    let mut placed: BTreeMap<&TargetKey, (bool, bool, Placed)> = BTreeMap::new();
     for forward in forwards {
         let Some(group) = health.group(&forward.target_group) else { continue };
         let total: u64 = shares(group, family).map(|(_, _, share)| u64::from(share)).sum();
         for (key, status, share) in shares(group, family) {
             let part = part(forward.weight, share, total);
-            let empty = || (false, Placed { key: key.clone(), incarnation: 0, share: 0 });
-            let (registered, entry) = placed.entry(key).or_insert_with(empty);
+            let empty = || (false, false, Placed { key: key.clone(), incarnation: 0, share: 0 });
+            let (registered, staying, entry) = placed.entry(key).or_insert_with(empty);
             *registered |= status.is_registered();
+            *staying |= stays(status, share);
             entry.share = entry.share.saturating_add(part);
             // A sum rises whenever either does.
             entry.incarnation = entry.incarnation.wrapping_add(status.incarnation);
         }
     }
-    let registered = placed.values().filter(|(registered, _)| *registered).count();
-    (u32::try_from(registered).unwrap_or(u32::MAX), placed.into_values().map(|(_, placed)| placed).collect())
+    let registered = placed.values().filter(|(registered, _, _)| *registered).count();
+    let staying = placed.into_values().filter(|(_, staying, _)| *staying);
+    (u32::try_from(registered).unwrap_or(u32::MAX), staying.map(|(_, _, placed)| placed).collect())
 }
 
 /// A weight above 0 never comes out as 0.
@@ -178,7 +181,12 @@ fn part(group_weight: u32, share: u32, total: u64) -> u32 {
     u32::try_from(part.max(1)).unwrap_or(u32::MAX)
 }
 
-/// Every target of a family that keeps or takes flows, with its share of new ones inside its group.
+/// A draining target whose flows were given up needs no place any more, unless it takes new ones (D6).
+fn stays(status: &Status, share: u32) -> bool {
+    share > 0 || !status.has_lost_flows()
+}
+
+/// Every target of a family that may keep or take flows, with its share of new ones inside its group.
 fn shares(group: &Group, family: IpFamily) -> impl Iterator<Item = (&TargetKey, &Status, u32)> {
     let choice = group.choice(family);
     group.family(family).filter(|(_, status)| status.is_placed()).map(move |(key, status)| {

@@ -6,10 +6,12 @@
 
 mod checks;
 mod choice;
+mod ending;
 mod outcome;
 pub mod probe;
 mod queue;
 mod reason;
+mod reuse;
 mod saved;
 mod scheduler;
 mod state;
@@ -19,11 +21,15 @@ pub use checks::{Check, checks, checks_of};
 pub use choice::{Choice, Standings, forwardings, forwardings_of, unreachable_reason};
 pub use outcome::{Failure, Outcome, Tally};
 pub use reason::{Reason, State};
+pub use reuse::Forgotten;
+pub(crate) use reuse::listener_of;
 pub use saved::{Saved, SavedGroup, SavedTarget};
 pub use scheduler::{Ask, Checked, Checker, Load, sockets_allowed};
 pub use state::Health;
 pub use status::{Departure, Life, Standing, Status};
 
+#[cfg(test)]
+mod departed_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -18,8 +18,10 @@ pub enum Outcome {
 /// In which way a target failed a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Refused, reset, unreachable, or not an answer of the protocol.
+    /// Refused, reset, or not an answer of the protocol.
     Broken,
+    /// There is no way to it: a router, or the kernel itself, says so.
+    Unreachable,
     /// No whole answer within the timeout.
     Timeout,
     /// A code outside the success codes.
@@ -29,9 +31,17 @@ pub enum Failure {
 impl Failure {
     pub(super) fn reason(self) -> Reason {
         match self {
-            Self::Broken => Reason::FailedHealthChecks,
+            Self::Broken | Self::Unreachable => Reason::FailedHealthChecks,
             Self::Timeout => Reason::Timeout,
             Self::ResponseCode => Reason::ResponseCodeMismatch,
+        }
+    }
+
+    /// True if nothing answered, as where a pod or its node has vanished.
+    pub(super) fn is_silence(self) -> bool {
+        match self {
+            Self::Timeout | Self::Unreachable => true,
+            Self::Broken | Self::ResponseCode => false,
         }
     }
 }
@@ -66,7 +76,7 @@ impl Tally {
     pub(super) fn count(&mut self, outcome: &Outcome) {
         *match outcome {
             Outcome::Passed => &mut self.passed,
-            Outcome::Failed(Failure::Broken, _) => &mut self.failed,
+            Outcome::Failed(Failure::Broken | Failure::Unreachable, _) => &mut self.failed,
             Outcome::Failed(Failure::Timeout, _) => &mut self.timeout,
             Outcome::Failed(Failure::ResponseCode, _) => &mut self.response_code,
             Outcome::Internal(_) => &mut self.internal,

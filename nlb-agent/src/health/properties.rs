@@ -5,6 +5,7 @@ use super::*;
 use crate::model::{Conditions, IpFamily, Model};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 #[derive(Clone, Debug)]
 enum Happening {
@@ -78,7 +79,7 @@ fn assert_choice_is_sound(model: &Model, health: &Health, cluster: &[Option<Cond
     }
     let draining = taking.iter().filter(|status| status.state() == State::Draining).count();
     assert!(draining == 0 || draining == taking.len(), "never draining and registered ones together");
-    assert!(taking.iter().all(|status| status.state() != State::Draining || status.is_checked()));
+    assert!(taking.iter().all(|status| status.state() != State::Draining || status.is_placed()));
     assert_eq!(health.fail_open(GROUP, IpFamily::IPv4), !taking.is_empty() && draining == 0 && healthy == 0);
 }
 
@@ -100,7 +101,7 @@ proptest! {
                     let after = only(&model, &health);
                     prop_assert_eq!(after.registered, placed.registered);
                     prop_assert!(changed || after == placed);
-                    if let Some(before) = before[usize::from(index)].as_ref().filter(|it| it.is_checked()) {
+                    if let Some(before) = before[usize::from(index)].as_ref().filter(|it| it.is_placed()) {
                         let history = &mut histories[usize::from(index)];
                         match outcome {
                             Outcome::Passed => history.push(true),
@@ -119,7 +120,7 @@ proptest! {
                     cluster[usize::from(index)] = conditions;
                     model = seen(&cluster);
                     let mut some = health.clone();
-                    some.update_some(&model.load_balancers, &model, now);
+                    some.update_some(&model.load_balancers, &BTreeSet::new(), &model, now);
                     health.update(&model, now);
                     prop_assert_eq!(&some, &health);
                 }
@@ -130,7 +131,7 @@ proptest! {
                     let due = health.due(now);
                     prop_assert_eq!(due.is_empty(), health.next_deadline().is_none_or(|deadline| deadline > now));
                     let ours = model.load_balancers.iter().filter(|_| due.contains(GROUP));
-                    health.update_some(ours, &model, now);
+                    health.update_some(ours, &BTreeSet::new(), &model, now);
                     prop_assert_eq!(&health, &whole);
                     prop_assert!(health.next_deadline().is_none_or(|deadline| deadline > now));
                 }

@@ -12,7 +12,7 @@ pub enum State {
     Healthy,
     /// Takes none, unless its group fails open.
     Unhealthy,
-    /// Leaving: keeps its flows until the deregistration delay ends.
+    /// Leaving: keeps its flows while it answers, until the deregistration delay ends.
     Draining,
     /// Known, but neither checked nor sent any traffic.
     Unused,

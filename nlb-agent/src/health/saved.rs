@@ -43,15 +43,18 @@ impl Health {
     /// else, but only with a model of inputs that were read in full: what that model does not name begins to drain, and
     /// groups that it does not name are forgotten. Until then [`Health::update_keeping`] is right. Times in the future, because the clock was set back, count as now.
     pub fn restored(saved: Saved, now: Timestamp) -> Self {
-        let groups = saved.groups.into_iter().map(|group| {
+        let mut health = Self::default();
+        for group in saved.groups {
             let targets = group.targets.into_iter().map(|target| {
                 let key = TargetKey { ip: target.ip, port: target.port, uid: target.uid };
                 (key, Status { restored: true, ..not_after(target.status, now) })
             });
             let targets = targets.collect();
-            (group.name, Group { restored: true, owner: group.owner, targets, ..Group::default() })
-        });
-        Self { groups: groups.collect() }
+            let restored = Group { restored: true, owner: group.owner, targets, ..Group::default() };
+            health.left.note(&group.name, &restored);
+            health.groups.insert(group.name, restored);
+        }
+        health
     }
 
     /// What a restarted agent needs.

@@ -1,18 +1,23 @@
 //! The health of every target of every group: pure, level-triggered, and able to survive a restart.
 
 use super::choice::{Choice, Standings, unreachable_reason};
+use super::ending::{Ending, is_concerned};
 use super::outcome::Outcome;
 use super::reason::Reason;
-use super::status::{Departure, Life, Standing, Status};
+use super::reuse::{Forgotten, Left};
+use super::status::{Departure, Life, Status};
+use crate::claims::{Claims, Owner};
 use crate::model::{HealthCheck, IpFamily, LoadBalancer, Model, Target, TargetGroup, TargetKey, Threshold};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Every target's status, by target group and key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     pub(super) groups: HashMap<String, Group>,
+    pub(super) left: Left,
 }
 
 /// One target group as health needs it.
@@ -32,69 +37,101 @@ pub(super) struct Settings {
     check: HealthCheck,
     minimum: Threshold,
     deregistration_delay: Duration,
-    /// How long after a target became unhealthy its flows are given up; `None`: never.
-    cut_after: Option<Duration>,
+    ending: Ending,
 }
 
 impl Settings {
     fn of(group: &TargetGroup) -> Self {
-        let interval = group.unhealthy_draining_interval;
-        let cut_after = match group.unhealthy_connection_termination {
-            true => Some(Duration::ZERO),
-            false => Some(interval).filter(|interval| !interval.is_zero()),
-        };
         Self {
             check: group.health_check.clone(),
             minimum: group.minimum_healthy_targets,
             deregistration_delay: group.deregistration_delay,
-            cut_after,
+            ending: Ending::of(group),
         }
     }
 }
 
+/// How a group is looked at.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    claims: &'a Claims,
+    /// What was restored and is not named stays.
+    keeping: bool,
+    now: Timestamp,
+}
+
 impl Health {
     /// Brings every target in line with the model and with the time: registers, drains, removes, ends drains and the grace
-    /// of unhealthy targets. May be called with the same model any number of times.
-    pub fn update(&mut self, model: &Model, now: Timestamp) {
-        self.follow(model, false, now);
+    /// of unhealthy targets, and forgets those that have left and whose address is another pod's now, which it returns.
+    /// May be called with the same model any number of times.
+    pub fn update(&mut self, model: &Model, now: Timestamp) -> Vec<Forgotten> {
+        self.follow(model, Look { claims: &model.claims, keeping: false, now })
     }
 
-    /// As [`Self::update`], but what was restored and never named since stays as it is: for a start at which not everything
-    /// can be read.
-    pub fn update_keeping(&mut self, model: &Model, now: Timestamp) {
-        self.follow(model, true, now);
+    /// As [`Self::update`], but what was restored and never named since stays as it is, unless its address is another pod's:
+    /// for a start at which not everything can be read.
+    pub fn update_keeping(&mut self, model: &Model, now: Timestamp) -> Vec<Forgotten> {
+        self.follow(model, Look { claims: &model.claims, keeping: true, now })
     }
 
-    fn follow(&mut self, model: &Model, keeping: bool, now: Timestamp) {
+    fn follow(&mut self, model: &Model, look: Look<'_>) -> Vec<Forgotten> {
         let used = groups_in_use(model);
-        let mut before = std::mem::take(&mut self.groups);
+        let mut forgotten = Vec::new();
+        let mut before = std::mem::take(self);
         for load_balancer in &model.load_balancers {
             for group in &load_balancer.target_groups {
-                let known = before.remove_entry(&group.name);
+                let known = before.groups.remove_entry(&group.name);
                 let (name, mut known) = known.unwrap_or_else(|| (group.name.clone(), Group::default()));
-                known.update(load_balancer, group, used.contains(group.name.as_str()), keeping, now);
+                forgotten.extend(known.update(load_balancer, group, used.contains(name.as_str()), look));
+                self.left.note(&name, &known);
                 self.groups.insert(name, known);
             }
         }
-        self.groups.extend(before.into_iter().filter(|(_, group)| keeping && group.restored));
+        for (name, mut group) in before.groups.into_iter().filter(|(_, it)| look.keeping && it.restored) {
+            forgotten.extend(group.yield_addresses(&name, look.claims, None));
+            self.left.note(&name, &group);
+            self.groups.insert(name, group);
+        }
+        forgotten
     }
 
-    /// As [`Self::update`], for these load balancers of the model alone: no other has changed, and none is new or gone.
+    /// As [`Self::update`], for these load balancers of the model alone, and for addresses that slices claim otherwise than
+    /// before: no other load balancer has changed, and none is new or gone.
     pub fn update_some<'a>(
         &mut self,
         changed: impl IntoIterator<Item = &'a LoadBalancer>,
+        claimed: &BTreeSet<IpAddr>,
         model: &Model,
         now: Timestamp,
-    ) {
+    ) -> Vec<Forgotten> {
+        let look = Look { claims: &model.claims, keeping: false, now };
+        let mut forgotten = Vec::new();
+        let mut updated = HashSet::new();
         for load_balancer in changed {
             for group in &load_balancer.target_groups {
                 // A listener of another Service may lead there as well.
                 let used = leads_to(load_balancer, &group.name)
                     || model.load_balancers.iter().any(|other| leads_to(other, &group.name));
                 let known = self.groups.entry(group.name.clone()).or_default();
-                known.update(load_balancer, group, used, false, now);
+                forgotten.extend(known.update(load_balancer, group, used, look));
+                self.left.note(&group.name, known);
+                updated.insert(group.name.as_str());
             }
         }
+        for &address in claimed {
+            let mut names = named_at(address, model);
+            names.extend(self.left.with(address).cloned());
+            for name in names.iter().filter(|name| !updated.contains(name.as_str())) {
+                let Some(group) = self.groups.get_mut(name) else { continue };
+                let found = group.yield_addresses(name, look.claims, Some(address));
+                if !found.is_empty() {
+                    group.settle(now);
+                    self.left.note(name, group);
+                    forgotten.extend(found);
+                }
+            }
+        }
+        forgotten
     }
 
     /// The groups that [`Self::update`] would find a drain or a grace ended in.
@@ -106,16 +143,15 @@ impl Health {
     /// more) changes nothing.
     pub fn outcome(&mut self, group: &str, key: &TargetKey, outcome: &Outcome, now: Timestamp) -> bool {
         let Some(group) = self.groups.get_mut(group) else { return false };
-        let Some(status) = group.targets.get_mut(key).filter(|status| status.is_checked()) else {
+        let Some(status) = group.targets.get_mut(key).filter(|status| status.is_placed()) else {
             return false;
         };
-        let before = status.standing;
+        let before = (status.standing, status.cut);
         status.learn(outcome, &group.settings.check, now);
-        let moved = status.standing != before;
-        if moved {
+        if status.standing != before.0 || is_concerned(status) {
             group.settle(now);
         }
-        moved
+        group.targets.get(key).is_some_and(|status| (status.standing, status.cut) != before)
     }
 
     /// When [`Self::update`] must be called next although nothing else happens: the earliest end of a drain, or of the
@@ -165,6 +201,17 @@ fn groups_in_use(model: &Model) -> HashSet<&str> {
     listeners.flat_map(|listener| &listener.forward).map(|forward| forward.target_group.as_str()).collect()
 }
 
+/// The groups of the Services whose slices name an address.
+fn named_at(address: IpAddr, model: &Model) -> BTreeSet<String> {
+    let owners = model.claims.at(address).map(|claim| &claim.by.owner);
+    let places = owners.filter_map(|owner| match owner {
+        Owner::Service(service) => model.place(service),
+        Owner::Slice(_) => None,
+    });
+    let groups = places.flat_map(|place| &model.load_balancers[place].target_groups);
+    groups.map(|group| group.name.clone()).collect()
+}
+
 fn leads_to(load_balancer: &LoadBalancer, group: &str) -> bool {
     load_balancer.listeners.iter().flat_map(|listener| &listener.forward).any(|it| it.target_group == group)
 }
@@ -188,19 +235,22 @@ impl Group {
         load_balancer: &LoadBalancer,
         group: &TargetGroup,
         used: bool,
-        keeping: bool,
-        now: Timestamp,
-    ) {
+        Look { claims, keeping, now }: Look<'_>,
+    ) -> Vec<Forgotten> {
         self.restored = false;
         self.settings = Settings::of(group);
         let reborn = matches!((&self.owner, &load_balancer.uid), (Some(old), Some(new)) if old != new);
         self.owner.clone_from(&load_balancer.uid);
         let mut before = std::mem::take(&mut self.targets);
+        let mut new = BTreeSet::new();
         for target in &group.targets {
             let (key, known) = match before.remove_entry(&target.key) {
                 Some((key, known)) => (key, Some(known)),
                 None => (target.key.clone(), None),
             };
+            if known.is_none() && Departure::of(target.conditions).is_some() {
+                new.insert(key.clone());
+            }
             self.targets.insert(key, seen(known, target, used, reborn, now));
         }
         // A Service that was created anew owes nothing to the flows of the old one.
@@ -214,8 +264,12 @@ impl Group {
                 },
             ));
         }
+        let mut forgotten = self.yield_addresses(&group.name, claims, None);
         self.end_drains(now);
         self.settle(now);
+        // What was never registered had no flows to lose.
+        forgotten.retain(|it| !new.contains(&it.key));
+        forgotten
     }
 
     fn end_drains(&mut self, now: Timestamp) {
@@ -229,45 +283,29 @@ impl Group {
         });
     }
 
-    /// Gives up the flows of unhealthy targets whose grace is over. While the group fails open they are kept, and they
-    /// are given up, with those that came meanwhile, when that ends.
+    /// Gives up the flows that [`Ending`] says are to be given up now.
     fn settle(&mut self, now: Timestamp) {
-        if !self.targets.values().any(is_unhealthy) {
+        if !self.targets.values().any(is_concerned) {
             return;
         }
         for family in [IpFamily::IPv4, IpFamily::IPv6] {
-            let failing_open = self.choice(family) == Choice::FailOpen;
-            let cut_after = self.settings.cut_after;
+            let choice = self.choice(family);
             let targets = self.targets.iter_mut().filter(|(key, _)| IpFamily::of(key.ip) == family);
-            let unhealthy = targets.filter(|(_, status)| is_unhealthy(status));
-            for (_, status) in unhealthy {
-                if failing_open {
-                    status.cut = false;
-                } else if !status.cut && cut_after.is_some_and(|after| status.since + after <= now) {
-                    status.cut = true;
-                    status.incarnation = status.incarnation.wrapping_add(1);
-                }
+            for (_, status) in targets.filter(|(_, status)| is_concerned(status)) {
+                self.settings.ending.settle(status, choice, now);
             }
         }
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
-        let failing_open =
-            [IpFamily::IPv4, IpFamily::IPv6].map(|family| self.choice(family) == Choice::FailOpen);
+        let choices = [IpFamily::IPv4, IpFamily::IPv6].map(|family| self.choice(family));
         let deadlines = self.targets.iter().filter_map(|(key, status)| match status.life {
             Life::Draining { began, .. } => Some(began + self.settings.deregistration_delay),
-            Life::Registered if is_unhealthy(status) && !status.cut => {
-                let held = failing_open[usize::from(key.ip.is_ipv6())];
-                self.settings.cut_after.filter(|_| !held).map(|after| status.since + after)
-            }
-            Life::Registered | Life::Unused(_) => None,
+            Life::Registered => self.settings.ending.deadline(status, choices[usize::from(key.ip.is_ipv6())]),
+            Life::Unused(_) => None,
         });
         deadlines.min()
     }
-}
-
-fn is_unhealthy(status: &Status) -> bool {
-    status.is_registered() && status.standing == Standing::Unhealthy
 }
 
 /// The status of a target that the model names.
@@ -287,6 +325,7 @@ fn seen(known: Option<Status>, target: &Target, used: bool, reborn: bool, now: T
         Some(known) if known.life != Life::Unused(Reason::NotInUse) => known,
         Some(_) | None => Status::registered(0, now),
     };
+    status.check_port = Some(target.check_port);
     status.see(Some(target.conditions), target.weight, now);
     status
 }

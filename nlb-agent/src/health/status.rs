@@ -2,6 +2,7 @@
 
 use super::outcome::{Failure, Outcome, Tally};
 use super::reason::{Reason, State};
+use crate::claims::Owner;
 use crate::model::{Conditions, HealthCheck};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,13 +61,28 @@ impl Departure {
         }
     }
 
-    fn sentence(self) -> &'static str {
+    fn subject(self) -> &'static str {
         match self {
-            Self::NotReady => "the endpoint is not ready; flows are kept until the deregistration delay ends",
-            Self::Terminating => "the pod is terminating; flows are kept until the deregistration delay ends",
-            Self::Gone => "the endpoint is gone; flows are kept until the deregistration delay ends",
+            Self::NotReady => "the endpoint is not ready",
+            Self::Terminating => "the pod is terminating",
+            Self::Gone => "the endpoint is gone",
         }
     }
+}
+
+/// Why flows were given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Ended {
+    /// It was registered and unhealthy.
+    #[default]
+    Unhealthy,
+    /// It drained, and nothing answered its checks.
+    Silent,
+    /// It drained, and its checks failed.
+    Failing,
+    /// Its address is another pod's.
+    Reused,
 }
 
 /// Everything that is known of one target of one group; what the checks found and what the cluster says stand side by
@@ -80,9 +96,24 @@ pub struct Status {
     pub(super) since: Timestamp,
     pub(super) passes: u32,
     pub(super) failures: u32,
+    /// Failing checks in a row that got no answer at all.
+    #[serde(default)]
+    pub(super) unanswered: u32,
     pub(super) incarnation: u32,
-    /// True once the flows of this unhealthy spell have been given up.
+    /// True once the flows of this spell, unhealthy or draining, have been given up.
     pub(super) cut: bool,
+    /// Why, where `cut` says so.
+    #[serde(default)]
+    pub(super) ended: Ended,
+    /// The port that its checks asked last, for a time when no slice names it.
+    #[serde(default)]
+    pub(super) check_port: Option<u16>,
+    /// Where else its address stood while it was registered, and still stands since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) also_in: Vec<Owner>,
+    /// True once it has left and its own Service listed its address no more.
+    #[serde(default)]
+    pub(super) away: bool,
     pub(super) tally: Tally,
     /// The inputs' own word, given anew with every model.
     #[serde(skip, default = "gone")]
@@ -110,8 +141,13 @@ impl Status {
             since: now,
             passes: 0,
             failures: 0,
+            unanswered: 0,
             incarnation,
             cut: false,
+            ended: Ended::default(),
+            check_port: None,
+            also_in: Vec::new(),
+            away: false,
             tally: Tally::default(),
             conditions: gone(),
             weight: 0,
@@ -146,12 +182,24 @@ impl Status {
     }
 
     /// One clause that gives the cause.
-    pub fn description(&self) -> &str {
-        match self.life {
-            Life::Registered | Life::Unused(Reason::NotInUse) => &self.cause,
-            Life::Draining { departure, .. } => departure.sentence(),
-            Life::Unused(_) => "the endpoint is not ready and its deregistration delay has ended",
-        }
+    pub fn description(&self) -> Cow<'_, str> {
+        let departure = match self.life {
+            Life::Registered | Life::Unused(Reason::NotInUse) => return self.cause.as_ref().into(),
+            Life::Draining { departure, .. } => departure.subject(),
+            Life::Unused(_) if self.ended == Ended::Reused => {
+                return "the endpoint is not ready, and its address is another pod's now".into();
+            }
+            Life::Unused(_) => {
+                return "the endpoint is not ready and its deregistration delay has ended".into();
+            }
+        };
+        let flows = match (self.cut, self.ended) {
+            (false, _) => "flows are kept while it answers, until the deregistration delay ends",
+            (true, Ended::Silent) => "its flows were ended because nothing answered its checks",
+            (true, Ended::Failing) => "its flows were given up because its checks failed",
+            (true, Ended::Unhealthy | Ended::Reused) => "its flows were ended because it was unhealthy",
+        };
+        format!("{departure}; {flows}").into()
     }
 
     /// When it came into this state.
@@ -199,18 +247,14 @@ impl Status {
         matches!(self.life, Life::Registered)
     }
 
-    /// True for a target that keeps or takes flows.
+    /// True for a target that may keep or take flows, and is checked.
     pub fn is_placed(&self) -> bool {
         !matches!(self.life, Life::Unused(_))
     }
 
-    /// True for a target that is to be checked: a draining one only while it could still take flows (D6).
-    pub fn is_checked(&self) -> bool {
-        match self.life {
-            Life::Registered => true,
-            Life::Draining { .. } => self.conditions.serving,
-            Life::Unused(_) => false,
-        }
+    /// True for a target that drains and whose flows were given up before the delay ended.
+    pub fn has_lost_flows(&self) -> bool {
+        self.cut && matches!(self.life, Life::Draining { .. })
     }
 
     /// True for a terminating target that was healthy and still passes (D6).
@@ -236,18 +280,35 @@ impl Status {
             (Life::Draining { began, was_healthy, .. }, Some(departure)) => {
                 self.life = Life::Draining { began, was_healthy, departure };
             }
-            (Life::Draining { .. }, None) => self.live(Life::Registered, now),
+            (Life::Draining { .. }, None) => {
+                // Whatever flows it has from now on are to be judged anew.
+                self.cut = false;
+                self.live(Life::Registered, now);
+            }
             (Life::Unused(_), None) => {
-                let tally = self.tally;
-                let conditions = self.conditions;
+                let Self { tally, conditions, check_port, .. } = *self;
                 *self = Self {
                     tally,
                     conditions,
+                    check_port,
                     weight,
                     ..Self::registered(self.incarnation.wrapping_add(1), now)
                 };
             }
         }
+    }
+
+    /// Has its flows forgotten.
+    pub(super) fn give_up(&mut self, ended: Ended) {
+        self.cut = true;
+        self.ended = ended;
+        self.incarnation = self.incarnation.wrapping_add(1);
+    }
+
+    /// For a target that the inputs still name, but not as ready, while its address is another pod's.
+    pub(super) fn lose_address(&mut self) {
+        self.ended = Ended::Reused;
+        self.life = Life::Unused(Reason::NotRegistered);
     }
 
     fn live(&mut self, life: Life, now: Timestamp) {
@@ -257,6 +318,7 @@ impl Status {
 
     /// Ends the drain of a target that the inputs still name.
     pub(super) fn drained(&mut self, now: Timestamp) {
+        self.ended = Ended::default();
         self.live(Life::Unused(Reason::NotRegistered), now);
     }
 
@@ -274,6 +336,7 @@ impl Status {
 
     fn pass(&mut self, threshold: u32, now: Timestamp) {
         self.failures = 0;
+        self.unanswered = 0;
         self.passes = self.passes.saturating_add(1);
         let enough = match self.standing {
             Standing::Initial | Standing::Healthy => 1,
@@ -290,6 +353,7 @@ impl Status {
     fn fail(&mut self, failure: Failure, cause: Cow<'static, str>, threshold: u32, now: Timestamp) {
         self.passes = 0;
         self.failures = self.failures.saturating_add(1);
+        self.unanswered = if failure.is_silence() { self.unanswered.saturating_add(1) } else { 0 };
         let verdict = match self.standing {
             Standing::Initial | Standing::Healthy => self.failures >= threshold,
             Standing::Unhealthy => true,
@@ -324,7 +388,8 @@ impl Status {
         self.standing = standing;
         self.finding = finding;
         self.cause = cause;
-        self.cut &= standing == Standing::Unhealthy;
+        // Of one that drains, flows that were given up stay so until it takes new ones.
+        self.cut &= standing == Standing::Unhealthy || !self.is_registered();
         if self.state() != before {
             self.since = now;
         }

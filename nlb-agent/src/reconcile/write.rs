@@ -4,10 +4,11 @@ use super::{Reconcile, adopt, machine};
 use crate::args::VipSource;
 use crate::bpf::maps::Maps;
 use crate::control::{Change, Planned};
-use crate::health;
+use crate::health::{self, Forgotten};
 use crate::model::{Forwarding, LoadBalancer};
 use crate::plan::Step;
-use crate::slots::Epoch;
+use crate::slots::{Epoch, Occupant};
+use nlb_common::layout::ListenerKey;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
@@ -19,7 +20,10 @@ impl Reconcile {
         }
         let forwardings = self.forwardings(&self.model().load_balancers);
         let planned = if self.partial {
-            self.control.apply_keeping(forwardings, self.elapsed)
+            let strangers = &self.strangers;
+            let is_strange =
+                |listener: &ListenerKey, it: &Occupant| strangers.iter().any(|s| sits(s, listener, it));
+            self.control.apply_keeping(forwardings, &is_strange, self.elapsed)
         } else {
             self.control.apply(forwardings, self.elapsed)
         };
@@ -99,6 +103,15 @@ impl Reconcile {
             Err(error) => tracing::error!(%error, "reading the maps back failed"),
         }
     }
+}
+
+/// True if this is the forgotten target, in a listener that its Service may have.
+pub(super) fn sits(forgotten: &Forgotten, listener: &ListenerKey, occupant: &Occupant) -> bool {
+    let Forgotten { group, key, .. } = forgotten;
+    let of_group = health::listener_of(group)
+        .is_some_and(|(_, port, protocol)| (port, protocol.number()) == (listener.port, listener.protocol));
+    let is_known_otherwise = occupant.known.as_ref().is_some_and(|known| known.uid != key.uid);
+    of_group && (occupant.ip, occupant.port) == (key.ip, key.port) && !is_known_otherwise
 }
 
 /// One write.

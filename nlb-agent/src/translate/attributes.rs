@@ -119,10 +119,12 @@ impl GroupAttributes {
                 seconds(&mut self.unhealthy_draining_interval, setting, 360_000, findings);
             }
             UNHEALTHY_TERMINATION => {
-                fixed_on_udp(&mut self.unhealthy_connection_termination, setting, protocol, findings);
+                let value = &mut self.unhealthy_connection_termination;
+                let instead = ": the next datagram goes to another target while one is healthy";
+                fixed_on_udp(value, setting, protocol, instead, findings);
             }
             "preserve_client_ip.enabled" => {
-                fixed_on_udp(&mut self.preserve_client_ip, setting, protocol, findings);
+                fixed_on_udp(&mut self.preserve_client_ip, setting, protocol, "", findings);
             }
             "load_balancing.cross_zone.enabled" if setting.text == "use_load_balancer_configuration" => {}
             "load_balancing.cross_zone.enabled" => self.cross_zone = boolean(setting, findings),
@@ -226,14 +228,20 @@ fn flag(value: &mut bool, setting: &Setting, findings: &mut Findings) {
 }
 
 /// AWS has no choice here for UDP: a setting against what UDP groups always do is told and not followed.
-fn fixed_on_udp(value: &mut bool, setting: &Setting, protocol: Protocol, findings: &mut Findings) {
+fn fixed_on_udp(
+    value: &mut bool,
+    setting: &Setting,
+    protocol: Protocol,
+    instead: &str,
+    findings: &mut Findings,
+) {
     let Some(given) = boolean(setting, findings) else { return };
     match protocol {
         Protocol::Tcp => *value = given,
         Protocol::Udp if given == *value => {}
         Protocol::Udp => {
             let message = format!(
-                "{}: {} cannot be had for UDP; UDP groups keep {value}.",
+                "{}: {} cannot be had for UDP; UDP groups keep {value}{instead}.",
                 setting.field,
                 super::shown(&setting.value)
             );

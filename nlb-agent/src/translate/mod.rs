@@ -2,13 +2,16 @@
 //!
 //! [`translate`] is a pure function. Each file reads one part of the contract: `claim` (whose Service), `front` (scheme,
 //! families, addresses), `health_check`, `attributes`, `listeners`, `refusals` and `sources` (ports not served), `known` (all the rest),
-//! `targets` (EndpointSlices, found by `slices`), then `addresses` and `clashes`, which look at all load balancers together.
+//! `targets` (EndpointSlices, found by `slices`), `claimed` (whose pod has which address), then `addresses` and `clashes`, which look at all load balancers together.
 //! `translation` remembers what is between a Service and its targets, so that an endpoint's change costs no more than it must.
 
 mod addresses;
 mod annotations;
 mod attributes;
 mod claim;
+mod claimed;
+#[cfg(test)]
+mod claimed_tests;
 mod clashes;
 #[cfg(test)]
 mod contract;

@@ -91,6 +91,11 @@ fn step() -> impl Strategy<Value = Step> {
     let endpoint = prop::sample::select(vec![
         "{addresses: [10.0.0.1]}",
         "{addresses: [10.0.0.2], conditions: {ready: false}}",
+        "{addresses: [10.0.0.2], targetRef: {kind: Pod, name: p, uid: one}}",
+        "{addresses: [10.0.0.2], targetRef: {kind: Pod, name: p, uid: two}}",
+        "{addresses: [10.0.0.2], nodeName: unknown, targetRef: {kind: Pod, name: p, uid: three}}",
+        "{addresses: [10.0.0.3], targetRef: {kind: Pod, name: q, uid: two}, conditions: {ready: false}}",
+        "{addresses: [10.0.0.3], nodeName: here, targetRef: {kind: Pod, uid: four}}",
         "{addresses: [10.0.0.3], nodeName: here}",
         "{addresses: [192.0.2.1]}",
         "{addresses: [127.0.0.1]}",

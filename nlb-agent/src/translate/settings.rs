@@ -3,6 +3,7 @@
 pub use crate::model::TargetType;
 use crate::model::{Protocol, Scheme};
 use crate::vips::{Allocations, Pools};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -21,6 +22,8 @@ pub struct Settings {
     pub default_target_type: TargetType,
     /// `--node-name`: decides which targets are local; `None` where nobody asks (check).
     pub node_name: Option<String>,
+    /// The node's own addresses, which pods of the host network share.
+    pub node_addresses: BTreeSet<IpAddr>,
     /// `--vip` and `--vip-pool`.
     pub vips: Vips,
     /// Addresses given before the agent started, from its state file. What the previous model says goes before it.
@@ -39,6 +42,7 @@ impl Default for Settings {
             default_scheme: Scheme::Internal,
             default_target_type: TargetType::Instance,
             node_name: None,
+            node_addresses: BTreeSet::new(),
             vips: Vips::None,
             remembered: Allocations::default(),
             source_ranges_enforced: false,

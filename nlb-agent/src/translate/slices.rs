@@ -74,7 +74,7 @@ impl Slices {
     }
 }
 
-fn label(slice: &EndpointSlice) -> Option<&str> {
+pub(super) fn label(slice: &EndpointSlice) -> Option<&str> {
     slice.metadata.labels.as_ref()?.get(SERVICE_LABEL).map(String::as_str)
 }
 

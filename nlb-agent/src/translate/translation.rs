@@ -4,6 +4,7 @@
 //! the targets is kept, and [`Translation::renew`] comes to what [`super::translate`] would come to.
 
 use super::annotations::Annotations;
+use super::claimed::{self, TWICE, Twice};
 use super::findings::Findings;
 use super::settings::{Settings, Vips};
 use super::slices::Slices;
@@ -26,6 +27,7 @@ pub struct Translation {
     settings: Settings,
     model: Model,
     slices: Slices,
+    twice: Twice,
     /// Every address that is served and that no target may have.
     vips: BTreeSet<IpAddr>,
     /// What was found of each load balancer before its targets were looked at; nothing of those that are not here.
@@ -41,6 +43,8 @@ pub struct Renewal {
     pub extent: Extent,
     /// Problems that were not there before.
     pub found: Vec<Problem>,
+    /// Where [`Self::extent`] is targets alone: the addresses that slices claim otherwise than before, for whatever Service.
+    pub claimed: BTreeSet<IpAddr>,
 }
 
 /// What of a model may differ.
@@ -59,18 +63,21 @@ impl Translation {
     pub fn of(inputs: &Arc<Inputs>, settings: &Settings, previous: Option<&Model>) -> Self {
         let (mut drafts, unclaimed) = drafts(inputs, settings, previous);
         drafts.sort_by(|a, b| a.name.cmp(&b.name));
+        let claims = claimed::claims(inputs, settings);
         let mut new = Self {
             inputs: Arc::clone(inputs),
             settings: settings.clone(),
             model: Model { unclaimed, ..Model::default() },
             slices: Slices::of(inputs),
+            twice: Twice::of(&claims, inputs, settings),
             vips: forbidden(&drafts, settings),
             findings: BTreeMap::new(),
             users: HashMap::new(),
         };
         drafts.into_iter().for_each(|draft| new.finish(draft));
         new.users = users(&new.model);
-        new.model.problems.extend(new.slices.problems().cloned());
+        new.model.claims = claims;
+        new.model.problems.extend(new.slices.problems().chain(new.twice.problems()).cloned());
         new.model.problems.sort_by_cached_key(order);
         new
     }
@@ -97,11 +104,29 @@ impl Translation {
         }
         let changed = changed(&self.inputs.endpoint_slices, &inputs.endpoint_slices);
         let mut revision = Revision::default();
+        let firsts =
+            claimed::follow(&mut self.model.claims, &changed, (&self.inputs, inputs), &self.settings);
         let services = self.follow(&changed, inputs, &mut revision);
         let places: Vec<usize> = services.iter().filter_map(|name| self.model.place(name)).collect();
-        places.iter().for_each(|place| self.refill(*place, &mut revision));
+        let mut retold = claimed::concerned(&self.model.claims, &firsts);
+        for place in &places {
+            retold.extend(self.refill(*place, &mut revision));
+        }
+        retold.extend(changed.iter().cloned());
+        self.say_twice(&retold, &mut revision);
         let extent = if changed.is_empty() { Extent::Nothing } else { Extent::Targets(places) };
-        Renewal { extent, found: revision.found() }
+        Renewal { extent, found: revision.found(), claimed: firsts.into_keys().collect() }
+    }
+
+    /// Says anew of these slices which of their addresses another pod had first.
+    fn say_twice(&mut self, slices: &BTreeSet<ObjectName>, revision: &mut Revision) {
+        self.twice.renew(slices, &self.model.claims, &self.inputs, &self.settings);
+        let objects: BTreeSet<String> = slices.iter().map(slice_object).collect();
+        let is_old = |it: &mut Problem| it.reason == TWICE && objects.contains(&it.object);
+        revision.before.extend(self.model.problems.extract_if(.., is_old));
+        let new: Vec<Problem> =
+            slices.iter().filter_map(|slice| self.twice.problem(slice)).cloned().collect();
+        revision.say(&mut self.model.problems, new);
     }
 
     /// Goes on with another translation.
@@ -110,7 +135,7 @@ impl Translation {
         let before: BTreeSet<&Problem> = self.model.problems.iter().collect();
         let found = new.model.problems.iter().filter(|problem| !before.contains(problem)).cloned().collect();
         *self = new;
-        Renewal { extent, found }
+        Renewal { extent, found, claimed: BTreeSet::new() }
     }
 
     fn finish(&mut self, draft: Draft<'_>) {
@@ -161,7 +186,8 @@ impl Translation {
         services
     }
 
-    fn refill(&mut self, place: usize, revision: &mut Revision) {
+    /// Gives a load balancer of the model its targets anew; its slices.
+    fn refill(&mut self, place: usize, revision: &mut Revision) -> Vec<ObjectName> {
         let mut lb = self.model.load_balancers[place].clone();
         let name = ObjectName::new(&lb.namespace, &lb.name);
         let object = format!("Service {name}");
@@ -170,12 +196,16 @@ impl Translation {
         let problems = self.fill(&mut lb, &service, findings);
         revision.forget(&mut self.model.problems, &object);
         let slices = self.slices.of_service(&name, &self.inputs);
-        let slices: Vec<String> = slices.into_iter().map(|(slice, _)| slice_object(slice)).collect();
-        slices.iter().for_each(|slice| revision.forget(&mut self.model.problems, slice));
+        let slices: Vec<ObjectName> = slices.into_iter().map(|(slice, _)| slice.clone()).collect();
+        slices.iter().for_each(|slice| revision.forget(&mut self.model.problems, &slice_object(slice)));
         revision.say(&mut self.model.problems, problems);
         self.model.load_balancers[place] = lb;
+        slices
     }
 }
+
+/// More problems than these are sorted in, all at once.
+const ONE_BY_ONE: usize = 32;
 
 /// What is said anew of some objects, and what was said of them before.
 #[derive(Debug, Default)]
@@ -191,6 +221,12 @@ impl Revision {
 
     /// Puts problems where their order has them.
     fn say(&mut self, problems: &mut Vec<Problem>, new: impl IntoIterator<Item = Problem>) {
+        let new: Vec<Problem> = new.into_iter().collect();
+        if new.len() > ONE_BY_ONE {
+            problems.extend(new.iter().cloned());
+            problems.sort_by_cached_key(order);
+            return self.now.extend(new);
+        }
         for problem in new {
             let key = order(&problem);
             let at = problems.partition_point(|other| order(other) <= key);

@@ -113,6 +113,14 @@ fn broken(error: &io::Error) -> Option<Outcome> {
         | libc::EAFNOSUPPORT
         | libc::EAGAIN => Outcome::Internal(text()),
         libc::ETIMEDOUT => Outcome::Failed(Failure::Timeout, text()),
+        // The last two are what a blackhole and a prohibit route say: CNIs leave them where a pod was.
+        libc::EHOSTUNREACH
+        | libc::ENETUNREACH
+        | libc::EHOSTDOWN
+        | libc::ENETDOWN
+        | libc::ENONET
+        | libc::EINVAL
+        | libc::EACCES => Outcome::Failed(Failure::Unreachable, text()),
         _ => Outcome::Failed(Failure::Broken, text()),
     })
 }

@@ -204,7 +204,7 @@ fn what_this_node_lacks_says_nothing_about_the_target() {
         assert!(matches!(outcome, Some(Outcome::Internal(_))), "{outcome:?}");
     }
     let unreachable = broken(&io::Error::from_raw_os_error(libc::EHOSTUNREACH));
-    assert_eq!(unreachable, Some(Outcome::Failed(Failure::Broken, "no route to host".into())));
+    assert_eq!(unreachable, Some(Outcome::Failed(Failure::Unreachable, "no route to host".into())));
     let silent = broken(&io::Error::from_raw_os_error(libc::ETIMEDOUT));
     assert!(matches!(silent, Some(Outcome::Failed(Failure::Timeout, _))));
 }
