@@ -6,21 +6,28 @@
 
 mod checks;
 mod choice;
+mod claim;
+mod lateness;
+mod load;
 mod outcome;
+mod pool;
 pub mod probe;
 mod queue;
 mod reason;
 mod saved;
 mod scheduler;
+mod sockets;
 mod state;
 mod status;
 
 pub use checks::{Check, checks, checks_of};
 pub use choice::{Choice, Standings, forwardings, forwardings_of, unreachable_reason};
+pub use lateness::Lateness;
+pub use load::{LATE, Load};
 pub use outcome::{Failure, Outcome, Tally};
 pub use reason::{Reason, State};
 pub use saved::{Saved, SavedGroup, SavedTarget};
-pub use scheduler::{Ask, Checked, Checker, Load, sockets_allowed};
+pub use scheduler::{Ask, Checked, Checker};
 pub use state::Health;
 pub use status::{Departure, Life, Standing, Status};
 
