@@ -53,17 +53,18 @@ impl Prober {
         deadline: Deadline,
     ) -> Result<(), Outcome> {
         let stream = deadline.holds("no connection", socket::connect(address)).await?;
+        // What comes after the connection is boxed: thousands of checks may wait for theirs, and TLS takes kilobytes.
         match protocol {
             CheckProtocol::Tcp => Ok(()),
             CheckProtocol::Http(asked) => {
                 let authority = authority(address, 80);
-                deadline.holds(NO_ANSWER, exchange::answer(stream, &authority, asked)).await
+                deadline.holds(NO_ANSWER, Box::pin(exchange::answer(stream, &authority, asked))).await
             }
             CheckProtocol::Https(asked) => {
                 let authority = authority(address, 443);
-                let handshake = self.handshake(stream, address);
+                let handshake = Box::pin(self.handshake(stream, address));
                 let stream = deadline.holds("connected, but no TLS handshake", handshake).await?;
-                deadline.holds(NO_ANSWER, exchange::answer(stream, &authority, asked)).await
+                deadline.holds(NO_ANSWER, Box::pin(exchange::answer(stream, &authority, asked))).await
             }
         }
     }

@@ -293,3 +293,12 @@ async fn headers_without_end_are_not_kept_without_end() {
     // What the sockets' own buffers hold comes on top of what the check has read.
     assert!(sent < 32 << 20, "{sent} bytes of one header were taken");
 }
+
+#[tokio::test]
+async fn a_check_that_waits_for_its_connection_takes_little_memory() {
+    let prober = Prober::default();
+    let https =
+        HealthCheck { protocol: CheckProtocol::Https(web("/", &[(200, 399)])), ..HealthCheck::default() };
+    let size = size_of_val(&prober.ask("127.0.0.1:1".parse().unwrap(), &https));
+    assert!(size <= 2048, "{size} bytes");
+}
