@@ -1,7 +1,7 @@
 //! The metrics: a snapshot in Prometheus' words, and what only counts while the agent runs.
 
 use crate::problem::Severity;
-use crate::report::{Listener, Snapshot, State, Target};
+use crate::report::{Checks, Listener, Snapshot, State, Target};
 use nlb_common::reasons::Kind;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -63,6 +63,7 @@ impl Collector for Scrape {
         reasons(&mut encoder, snapshot)?;
         tables(&mut encoder, snapshot)?;
         vips(&mut encoder, snapshot)?;
+        checks(&mut encoder, snapshot.checks)?;
         problems(&mut encoder, snapshot)?;
         build(&mut encoder, snapshot)
     }
@@ -80,6 +81,15 @@ fn family<'a, M: EncodeMetric>(
         metric.encode(family.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+/// A metric without labels.
+fn single(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
 fn gauge(value: u64) -> ConstGauge<u64> {
@@ -186,6 +196,29 @@ fn vips(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
         .zip(&names)
         .map(|(row, name)| (vec![("vip", name.as_str())], gauge((row.here == Some(true)).into())));
     family(encoder, ("nlb_vip_owner", "1 where this node answers for the VIP"), rows)
+}
+
+fn checks(encoder: &mut DescriptorEncoder<'_>, checks: Option<Checks>) -> fmt::Result {
+    let Some(Checks { sockets, running, waiting, late, given_up }) = checks else { return Ok(()) };
+    let gauges = [
+        (("nlb_health_check_sockets", "Sockets that health checks may use at once"), sockets),
+        (("nlb_health_checks_running", "Health checks under way, each with one socket"), running),
+        (
+            ("nlb_health_checks_waiting", "Health checks whose time has come and that wait for a socket"),
+            waiting,
+        ),
+    ];
+    for (name, value) in gauges {
+        single(encoder, name, &gauge(value))?;
+    }
+    let counters = [
+        (("nlb_health_checks_late", "Health checks that began more than a second after their time"), late),
+        (
+            ("nlb_health_checks_given_up", "Health checks broken off for another, to begin again later"),
+            given_up,
+        ),
+    ];
+    counters.into_iter().try_for_each(|(name, value)| single(encoder, name, &counter(value)))
 }
 
 fn problems(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {

@@ -15,7 +15,7 @@ use crate::bpf::sweep::Tally;
 use crate::capacity::Limits;
 use crate::contents::Contents;
 use crate::control::Control;
-use crate::health::{self, Checked, Checker, Forgotten, Health};
+use crate::health::{self, Checked, Checker, Forgotten, Health, Lateness, Load};
 use crate::host::Host;
 use crate::inputs::Inputs;
 use crate::manifests::Sources;
@@ -66,6 +66,7 @@ pub struct Reconcile {
     vip_source: VipSource,
     memory: Memory,
     checker: Checker,
+    lateness: Lateness,
     elapsed: Epoch,
     /// Epochs of controls that failed writes have ended; the next one counts from 1 again.
     void: u64,
@@ -164,6 +165,7 @@ impl Reconcile {
             vip_source,
             memory,
             checker,
+            lateness: Lateness::default(),
             elapsed: Epoch::default(),
             void: 0,
             shortfalls: Vec::new(),
@@ -326,6 +328,11 @@ impl Reconcile {
     /// What the sources mean.
     pub fn model(&self) -> &Model {
         self.translation.model()
+    }
+
+    /// How busy the checks are.
+    pub fn checks(&self) -> Load {
+        self.checker.load()
     }
 
     /// When something is due although nothing happens: the end of a drain.

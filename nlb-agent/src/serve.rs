@@ -4,7 +4,8 @@ use crate::args::{HttpAddress, RunArgs};
 use crate::bpf::sweep::{Sweep, Tally};
 use crate::bpf::{self, DataPath, Options, PinnedMaps};
 use crate::health::probe::Prober;
-use crate::health::{Checked, Checker, sockets_allowed};
+use crate::health::{Checked, Checker};
+use crate::host::files::OpenFiles;
 use crate::host::{self, Host, preflight};
 use crate::http::{self, Pages, Vitals};
 use crate::manifests;
@@ -40,11 +41,30 @@ const SWEPT: u32 = 1 << 18;
 /// What makes serving impossible, in a sentence that says what to do.
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
     logging::begin(&args.log, args.log_format)?;
+    let files = open_files().context("reading the limit of open files")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(args))
+    runtime.block_on(serve(args, files.for_checks()))
 }
 
-async fn serve(args: RunArgs) -> anyhow::Result<()> {
+/// As many files as this process may open at all; silent targets hold a socket each.
+fn open_files() -> std::io::Result<OpenFiles> {
+    let found = OpenFiles::read()?;
+    let files = found.raise().unwrap_or_else(|error| {
+        tracing::warn!(soft = found.soft, hard = found.hard, %error, "the limit of open files cannot be raised; the soft one holds");
+        found
+    });
+    let (was, soft, hard, sockets) = (found.soft, files.soft, files.hard, files.for_checks());
+    tracing::info!(
+        was,
+        soft,
+        hard,
+        sockets,
+        "limit of open files, and the sockets that health checks may use at once"
+    );
+    Ok(files)
+}
+
+async fn serve(args: RunArgs, sockets: usize) -> anyhow::Result<()> {
     let node = args.translate.node()?;
     let flags = settings::of_flags(&args.translate)?;
     let vip_source = args.translate.vip_source()?;
@@ -71,7 +91,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         data_path,
         uplinks,
         host,
-        checker: Checker::new(Prober::default(), sockets_allowed(), outcomes),
+        checker: Checker::new(Prober::default(), sockets, outcomes),
         files: saved::Files::beside(&args.place.socket),
     })?;
     let (questions, asked) = mpsc::channel(64);

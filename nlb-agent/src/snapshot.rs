@@ -1,7 +1,7 @@
 //! The agent as people and tools see it: model, health and counters of one moment, joined by listener and slot.
 
 use crate::bpf::PinnedMaps;
-use crate::health::{self, Status};
+use crate::health::{self, Load, Status};
 use crate::held::{self, Fill};
 use crate::model::{IpFamily, Listener, LoadBalancer, TargetGroup, listener_key};
 use crate::reconcile::Reconcile;
@@ -47,6 +47,7 @@ pub fn snapshot(agent: &Reconcile, identity: &Identity, extra: &[crate::problem:
         tables: tables(agent),
         vips: vips(agent),
         host: host(agent),
+        checks: Some(checks(agent)),
         problems: Some(problems),
         reasons: reasons(&agent.data_path.maps),
         ..Snapshot::default()
@@ -87,6 +88,11 @@ fn vips(agent: &Reconcile) -> Vec<report::Vip> {
         ..held::vip(vip)
     };
     all.into_iter().map(own).collect()
+}
+
+fn checks(agent: &Reconcile) -> report::Checks {
+    let Load { sockets, running, waiting, late, given_up, .. } = agent.checks();
+    report::Checks { sockets, running, waiting, late, given_up }
 }
 
 fn host(agent: &Reconcile) -> Host {

@@ -2,7 +2,8 @@
 
 use crate::model::{CheckPort, CheckProtocol, HealthCheck, LoadBalancer, Model, PortRef, TargetGroup};
 use crate::problem::Severity;
-use comfy_table::{ContentArrangement, Table, presets};
+use crate::report::arrangement;
+use comfy_table::{Table, presets};
 use std::fmt::Write;
 
 /// The whole text.
@@ -119,7 +120,8 @@ fn problems(model: &Model) -> String {
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(arrangement(table.width()));
     table.set_header(head.to_vec());
     table.add_rows(rows);
     table

@@ -6,25 +6,32 @@
 
 mod checks;
 mod choice;
+mod claim;
 mod ending;
+mod lateness;
+mod load;
 mod outcome;
+mod pool;
 pub mod probe;
 mod queue;
 mod reason;
 mod reuse;
 mod saved;
 mod scheduler;
+mod sockets;
 mod state;
 mod status;
 
 pub use checks::{Check, checks, checks_of};
 pub use choice::{Choice, Standings, forwardings, forwardings_of, unreachable_reason};
+pub use lateness::Lateness;
+pub use load::{LATE, Load};
 pub use outcome::{Failure, Outcome, Tally};
 pub use reason::{Reason, State};
 pub use reuse::Forgotten;
 pub(crate) use reuse::listener_of;
 pub use saved::{Saved, SavedGroup, SavedTarget};
-pub use scheduler::{Ask, Checked, Checker, Load, sockets_allowed};
+pub use scheduler::{Ask, Checked, Checker};
 pub use state::Health;
 pub use status::{Departure, Life, Standing, Status};
 

@@ -1,10 +1,15 @@
 //! Asks every target again and again, spread over time, with a bounded number of sockets.
 
+mod wanted;
+
 use super::checks::Check;
-use super::outcome::{Failure, Outcome};
-use super::queue::{Queue, first_checks, pause, phase};
+use super::claim::{Record, SLICE};
+use super::load::{Gauges, LATE, Load};
+use super::outcome::Outcome;
+use super::queue::{Queue, pause};
+use super::sockets::{Grant, Sockets};
 use crate::model::{HealthCheck, TargetKey};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,41 +38,6 @@ pub struct Checked {
     pub took: Duration,
 }
 
-/// How busy a [`Checker`] is and was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Checks that it holds.
-    pub checks: u64,
-    /// Checks under way now, each with one socket.
-    pub running: u64,
-    /// The most that ever were under way at once.
-    pub peak: u64,
-    /// Checks whose turn has come and that wait for a socket now.
-    pub waiting: u64,
-    /// How often a check had to wait for a socket.
-    pub waited: u64,
-    /// Checks begun.
-    pub started: u64,
-}
-
-#[derive(Debug, Default)]
-struct Gauges {
-    checks: AtomicU64,
-    running: AtomicU64,
-    peak: AtomicU64,
-    waiting: AtomicU64,
-    waited: AtomicU64,
-    started: AtomicU64,
-}
-
-/// The sockets that checks may use at once: half of what this process may open, at most 4096.
-pub fn sockets_allowed() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-    (soft.unwrap_or(1024) / 2).clamp(1, 4096)
-}
-
 /// The handle of the task that makes the checks; dropping it ends them all.
 #[derive(Debug)]
 pub struct Checker {
@@ -76,26 +46,26 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Starts the task, on the current tokio runtime. At most `sockets` checks are under way at once; each result goes to
-    /// `outcomes`.
+    /// Starts the task, on the current tokio runtime. At most `sockets` checks (but two) are under way at once; each result
+    /// goes to `outcomes`.
     pub fn new(ask: impl Ask, sockets: usize, outcomes: mpsc::UnboundedSender<Checked>) -> Self {
         let (wanted, receiver) = mpsc::unbounded_channel();
-        let gauges = Arc::<Gauges>::default();
+        let sockets = Sockets::new(sockets);
+        let gauges = Arc::new(Gauges::new(sockets.total()));
         let task = Task {
             ask: Arc::new(ask),
-            sockets: sockets.max(1),
+            sockets,
             outcomes,
             gauges: Arc::clone(&gauges),
             entries: HashMap::new(),
-            ids: HashMap::new(),
+            groups: HashMap::new(),
             next_id: 0,
             round: 0,
             queue: Queue::default(),
-            quick: VecDeque::new(),
-            slow: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            slices: VecDeque::new(),
             running: JoinSet::new(),
             under_way: HashMap::new(),
-            running_slow: 0,
         };
         tokio::spawn(task.run(receiver));
         Self { wanted, gauges }
@@ -119,15 +89,7 @@ impl Checker {
 
     /// How busy it is.
     pub fn load(&self) -> Load {
-        let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
-        Load {
-            checks: read(&self.gauges.checks),
-            running: read(&self.gauges.running),
-            peak: read(&self.gauges.peak),
-            waiting: read(&self.gauges.waiting),
-            waited: read(&self.gauges.waited),
-            started: read(&self.gauges.started),
-        }
+        self.gauges.load()
     }
 }
 
@@ -141,16 +103,27 @@ enum Wanted {
 #[derive(Debug)]
 struct Entry {
     check: Check,
+    group: u64,
     phase: u64,
     due: Instant,
     started: Option<Instant>,
     number: u32,
-    running: Option<AbortHandle>,
-    /// Its turn has come, and there was no socket.
-    waiting: bool,
-    /// Its last check timed out, so the next one may hold its socket for long.
-    slow: bool,
+    stage: Stage,
+    record: Record,
     round: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Its turn comes when it is due.
+    Queued,
+    /// Its turn has come at this time, and it has no socket.
+    Waits(Instant),
+    /// It begins as soon as the check has ended that was broken off for it.
+    Granted {
+        slice: bool,
+    },
+    UnderWay(AbortHandle),
 }
 
 impl Entry {
@@ -160,29 +133,45 @@ impl Entry {
     }
 }
 
+/// The checks of one target group.
+struct Group {
+    number: u64,
+    ids: HashMap<TargetKey, u64>,
+}
+
+/// What becomes of a task when it has ended.
+enum Ending {
+    /// Its outcome is that of the check with this id.
+    Outcome(u64),
+    /// It was broken off so that the check with this id can begin.
+    Yields(u64),
+    /// It was broken off because nobody wants its outcome.
+    Nothing,
+}
+
 struct Task<A> {
     ask: Arc<A>,
-    sockets: usize,
+    sockets: Sockets,
     outcomes: mpsc::UnboundedSender<Checked>,
     gauges: Arc<Gauges>,
     entries: HashMap<u64, Entry>,
-    ids: HashMap<Arc<str>, HashMap<TargetKey, u64>>,
+    groups: HashMap<Arc<str>, Group>,
     next_id: u64,
     round: u64,
     queue: Queue,
-    quick: VecDeque<u64>,
-    slow: VecDeque<u64>,
+    /// (since when, id) of the checks that wait for a socket.
+    waiting: BTreeSet<(Instant, u64)>,
+    /// When the slices end, in this order; those of checks that have ended are left out where they come first.
+    slices: VecDeque<(Instant, Id)>,
     running: JoinSet<Outcome>,
-    under_way: HashMap<Id, (u64, bool)>,
-    running_slow: usize,
+    under_way: HashMap<Id, Ending>,
 }
 
 impl<A: Ask> Task<A> {
     async fn run(mut self, mut wanted: mpsc::UnboundedReceiver<Wanted>) {
         loop {
-            self.start_due(Instant::now());
-            self.show();
-            let next = self.queue.next();
+            self.go_on(Instant::now());
+            let next = self.next();
             tokio::select! {
                 told = wanted.recv() => match told {
                     None => return,
@@ -200,138 +189,97 @@ impl<A: Ask> Task<A> {
         }
     }
 
-    fn set(&mut self, checks: &[Check], now: Instant) {
-        self.begin(checks, now);
-        let gone = self.entries.iter().filter(|(_, entry)| entry.round != self.round);
-        let gone = gone.map(|(id, _)| *id).collect();
-        self.end(gone);
-    }
-
-    fn set_group(&mut self, group: &str, checks: &[Check], now: Instant) {
-        self.begin(checks, now);
-        let held = self.ids.get(group).into_iter().flat_map(HashMap::values);
-        let gone = held.filter(|id| self.entries.get(id).is_some_and(|entry| entry.round != self.round));
-        let gone = gone.copied().collect();
-        self.end(gone);
-    }
-
-    /// Takes in checks; those that are asked anew are queued.
-    fn begin(&mut self, checks: &[Check], now: Instant) {
-        self.round += 1;
-        let fresh: Vec<u64> = checks.iter().filter_map(|check| self.take_in(check, now)).collect();
-        for (due, &id) in first_checks(fresh.len(), now).zip(&fresh) {
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.due = due;
-                self.queue.insert(due, id);
+    /// Does what is due, and begins what there is a socket for.
+    fn go_on(&mut self, now: Instant) {
+        self.end_slices(now);
+        self.grant(now);
+        while let Some(id) = self.queue.pop(now) {
+            self.wait(id, now);
+            self.grant(now);
+            if self.entries.get(&id).is_some_and(|entry| matches!(entry.stage, Stage::Waits(_))) {
+                self.gauges.waited.fetch_add(1, Ordering::Relaxed);
             }
+        }
+        self.show();
+    }
+
+    /// When something is due; the end of a slice only matters to checks that wait.
+    fn next(&self) -> Option<Instant> {
+        let slice = self.slices.front().filter(|_| !self.waiting.is_empty()).map(|(end, _)| *end);
+        self.queue.next().into_iter().chain(slice).min()
+    }
+
+    /// A check's turn has come: it asks for a socket.
+    fn wait(&mut self, id: u64, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.stage = Stage::Waits(now);
+        self.waiting.insert((now, id));
+        let claim = entry.record.claim(entry.check.settings.unhealthy_threshold);
+        self.sockets.wait(id, entry.group, claim);
+    }
+
+    fn end_slices(&mut self, now: Instant) {
+        while let Some(&(end, task)) = self.slices.front() {
+            match self.under_way.get(&task) {
+                Some(Ending::Outcome(_)) if end > now => return,
+                Some(Ending::Outcome(id)) => self.sockets.overran(*id),
+                Some(Ending::Yields(_) | Ending::Nothing) | None => {}
+            }
+            self.slices.pop_front();
         }
     }
 
-    /// Ends checks, and gives up their places in line.
-    fn end(&mut self, gone: Vec<u64>) {
-        let mut in_line = false;
-        for id in gone {
-            let Some(mut entry) = self.entries.remove(&id) else { continue };
-            self.queue.remove(entry.due, id);
-            entry.running.take().inspect(AbortHandle::abort);
-            in_line |= entry.waiting;
-            let Check { group, key, .. } = &entry.check;
-            if let Some(keys) = self.ids.get_mut(group) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.ids.remove(group);
+    /// Begins what there is a socket for.
+    fn grant(&mut self, now: Instant) {
+        while let Some(Grant { begin, instead_of, slice }) = self.sockets.next() {
+            if let Some(entry) = self.entries.get_mut(&begin)
+                && let Stage::Waits(since) = std::mem::replace(&mut entry.stage, Stage::Granted { slice })
+            {
+                self.waiting.remove(&(since, begin));
+                self.gauges.late.fetch_add(u64::from(now - since > LATE), Ordering::Relaxed);
+            }
+            let broken_off = instead_of.and_then(|id| self.break_off(id, now));
+            match broken_off {
+                Some(task) => {
+                    self.under_way.insert(task, Ending::Yields(begin));
+                }
+                None => {
+                    self.start(begin, now);
                 }
             }
         }
-        if !in_line {
-            return;
-        }
-        let entries = &self.entries;
-        self.quick.retain(|id| entries.get(id).is_some_and(|entry| entry.waiting));
-        self.slow.retain(|id| entries.get(id).is_some_and(|entry| entry.waiting));
     }
 
-    /// Takes in one wanted check; its id if it must be made soon, because it is new or asks something else than before.
-    fn take_in(&mut self, check: &Check, now: Instant) -> Option<u64> {
-        if let Some(&id) = self.ids.get(&check.group).and_then(|keys| keys.get(&check.key)) {
-            return self.renew(id, check, now);
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        let entry = Entry {
-            check: check.clone(),
-            phase: phase((&check.group, &check.key)),
-            due: now,
-            started: None,
-            number: 0,
-            running: None,
-            waiting: false,
-            slow: false,
-            round: self.round,
-        };
-        self.entries.insert(id, entry);
-        self.ids.entry(Arc::clone(&check.group)).or_default().insert(check.key.clone(), id);
-        Some(id)
-    }
-
-    fn renew(&mut self, id: u64, check: &Check, now: Instant) -> Option<u64> {
+    /// Breaks a check off, which waits for a socket again; its task, which has still to end.
+    fn break_off(&mut self, id: u64, now: Instant) -> Option<Id> {
         let entry = self.entries.get_mut(&id)?;
-        let first_sight = entry.round != self.round;
-        entry.round = self.round;
-        let before = std::mem::replace(&mut entry.check, check.clone());
-        let same_question = before.address == check.address
-            && before.settings.protocol == check.settings.protocol
-            && before.settings.timeout == check.settings.timeout;
-        if !same_question && first_sight {
-            entry.running.take().inspect(AbortHandle::abort);
-            entry.waiting = false;
-            self.queue.remove(entry.due, id);
-            return Some(id);
-        }
-        let queued = entry.running.is_none() && !entry.waiting && entry.started.is_some();
-        if before.settings.interval != check.settings.interval && queued {
-            self.queue.remove(entry.due, id);
-            entry.due = entry.next_due(now);
-            self.queue.insert(entry.due, id);
-        }
-        None
+        let Stage::UnderWay(task) = std::mem::replace(&mut entry.stage, Stage::Waits(now)) else {
+            unreachable!("only a check that is under way has overrun")
+        };
+        task.abort();
+        entry.number = entry.number.saturating_sub(1);
+        self.waiting.insert((now, id));
+        self.gauges.given_up.fetch_add(1, Ordering::Relaxed);
+        Some(task.id())
     }
 
-    /// Begins what is due; what finds no socket waits in line.
-    fn start_due(&mut self, now: Instant) {
-        while let Some(id) = self.queue.pop(now) {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            entry.waiting = true;
-            let slow = entry.slow;
-            if self.has_room(slow) {
-                self.start(id, now);
-            } else {
-                self.gauges.waited.fetch_add(1, Ordering::Relaxed);
-                if slow { self.slow.push_back(id) } else { self.quick.push_back(id) }
-            }
-        }
-    }
-
-    /// A quarter of the sockets is kept from targets that time out, so that a dead node never holds up the others.
-    fn has_room(&self, slow: bool) -> bool {
-        let reserved = self.sockets / 4;
-        self.running.len() < self.sockets && (!slow || self.running_slow < self.sockets - reserved)
-    }
-
-    fn start(&mut self, id: u64, now: Instant) {
-        // One whose settings changed while it was in line is queued again, and left its place in the line behind.
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.waiting) else { return };
-        entry.waiting = false;
+    /// Begins a check that was granted a socket. False if it was removed or changed since, and has given the socket back.
+    fn start(&mut self, id: u64, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let Stage::Granted { slice } = entry.stage else { return false };
         let (ask, address) = (Arc::clone(&self.ask), entry.check.address);
         let settings = Arc::clone(&entry.check.settings);
-        let handle = self.running.spawn(async move { ask.ask(address, &settings).await });
-        self.under_way.insert(handle.id(), (id, entry.slow));
-        self.running_slow += usize::from(entry.slow);
-        entry.running = Some(handle);
+        let task = self.running.spawn(async move { ask.ask(address, &settings).await });
+        self.under_way.insert(task.id(), Ending::Outcome(id));
+        if slice {
+            self.slices.push_back((now + SLICE, task.id()));
+        }
+        entry.stage = Stage::UnderWay(task);
         entry.started = Some(now);
         entry.number = entry.number.saturating_add(1);
         self.gauges.started.fetch_add(1, Ordering::Relaxed);
         self.gauges.peak.fetch_max(self.running.len() as u64, Ordering::Relaxed);
+        true
     }
 
     fn finish(&mut self, ended: Result<(Id, Outcome), JoinError>, now: Instant) {
@@ -341,33 +289,23 @@ impl<A: Ask> Task<A> {
                 (error.id(), Outcome::Internal(format!("the check was broken off: {error}").into()))
             }
         };
-        if let Some((id, slow)) = self.under_way.remove(&task) {
-            self.running_slow -= usize::from(slow);
-            self.report(id, task, outcome, now);
-        }
-        while self.has_room(false)
-            && let Some(id) = self.quick.pop_front()
-        {
-            self.start(id, now);
-        }
-        while self.has_room(true)
-            && let Some(id) = self.slow.pop_front()
-        {
-            self.start(id, now);
+        match self.under_way.remove(&task) {
+            Some(Ending::Outcome(id)) => self.report(id, outcome, now),
+            Some(Ending::Yields(id)) if self.start(id, now) => {}
+            Some(Ending::Yields(_) | Ending::Nothing) => self.sockets.closed(),
+            None => {}
         }
     }
 
-    /// Hands on the outcome, unless the check was removed or changed meanwhile, and queues the next one.
-    fn report(&mut self, id: u64, task: Id, outcome: Outcome, now: Instant) {
+    /// Hands on the outcome, and queues the next check.
+    fn report(&mut self, id: u64, outcome: Outcome, now: Instant) {
+        self.sockets.leave(id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.running.as_ref().is_none_or(|running| running.id() != task) {
-            return;
-        }
-        entry.running = None;
-        entry.slow = matches!(outcome, Outcome::Failed(Failure::Timeout, _));
+        let took = entry.started.map_or(Duration::ZERO, |started| now - started);
+        entry.record.learn(&outcome, took);
+        entry.stage = Stage::Queued;
         entry.due = entry.next_due(now);
         self.queue.insert(entry.due, id);
-        let took = entry.started.map_or(Duration::ZERO, |started| now - started);
         let (group, key) = (Arc::clone(&entry.check.group), entry.check.key.clone());
         // Nobody listens any more only while the agent stops.
         let _ = self.outcomes.send(Checked { group, key, outcome, took });
@@ -377,10 +315,13 @@ impl<A: Ask> Task<A> {
         let show = |gauge: &AtomicU64, value: usize| gauge.store(value as u64, Ordering::Relaxed);
         show(&self.gauges.checks, self.entries.len());
         show(&self.gauges.running, self.running.len());
-        show(&self.gauges.waiting, self.quick.len() + self.slow.len());
+        show(&self.gauges.waiting, self.waiting.len());
+        self.gauges.waiting_since(self.waiting.first().map(|(since, _)| *since));
     }
 }
 
+#[cfg(test)]
+mod fairness;
 #[cfg(test)]
 #[path = "scheduler_tests.rs"]
 mod tests;

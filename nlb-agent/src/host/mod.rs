@@ -1,6 +1,7 @@
 //! What the machine is and what it does wrong: readers of the kernel's state at one end, pure judgement at the other.
 
 pub mod addresses;
+pub mod files;
 pub mod firewall;
 pub mod interfaces;
 pub mod kernel;

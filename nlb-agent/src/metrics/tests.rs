@@ -3,7 +3,7 @@
 use super::*;
 use crate::problem::{Effect, Problem};
 use crate::report::tests::five_ports;
-use crate::report::{Agent, Reason, Table, Vip};
+use crate::report::{Agent, Checks, Reason, Table, Vip};
 use std::collections::BTreeSet;
 
 fn snapshot() -> Snapshot {
@@ -35,6 +35,7 @@ fn snapshot() -> Snapshot {
             reason("Forwarded", 8, Kind::Forwarded),
             reason("FlowLost", 9, Kind::Noted),
         ],
+        checks: Some(Checks { sockets: 512, running: 7, waiting: 3, late: 2, given_up: 9 }),
         problems: Some(vec![problem]),
         ..five_ports()
     }
@@ -55,6 +56,11 @@ fn every_name_of_the_contract_is_there_with_its_type() {
         "nlb_build_info gauge",
         "nlb_drops counter",
         "nlb_forwarded counter",
+        "nlb_health_check_sockets gauge",
+        "nlb_health_checks_given_up counter",
+        "nlb_health_checks_late counter",
+        "nlb_health_checks_running gauge",
+        "nlb_health_checks_waiting gauge",
         "nlb_listener_bytes counter",
         "nlb_listener_fail_open gauge",
         "nlb_listener_flows gauge",
@@ -100,6 +106,11 @@ fn values_and_labels_are_as_in_the_snapshot() {
         r#"nlb_vip_owner{vip="2001:db8::1"} 0"#.to_owned(),
         r#"nlb_table_entries{table="flows"} 12"#.to_owned(),
         r#"nlb_table_capacity{table="flows"} 1024"#.to_owned(),
+        "nlb_health_check_sockets 512".to_owned(),
+        "nlb_health_checks_running 7".to_owned(),
+        "nlb_health_checks_waiting 3".to_owned(),
+        "nlb_health_checks_late_total 2".to_owned(),
+        "nlb_health_checks_given_up_total 9".to_owned(),
         r#"nlb_problems{severity="Warning"} 1"#.to_owned(),
         r#"nlb_problems{severity="Normal"} 0"#.to_owned(),
         "nlb_apply_seconds_count 1".to_owned(),

@@ -1,16 +1,23 @@
 //! What the machine must be like for what is served now.
 
 use super::{Reconcile, log};
+use crate::health::Load;
+use crate::host::files::OpenFiles;
 use crate::host::preflight::{self, Wanted};
 use crate::plan::Step;
 use crate::problem::{Effect, Problem, Severity};
 use crate::report::ListenerAddress;
+use std::time::Instant;
 
 impl Reconcile {
     /// Says what is wrong now, and logs what is new of it.
     pub(super) fn judge_machine(&mut self) {
         let wanted = self.wanted_of_machine();
-        let found = preflight::problems(&self.host, &wanted);
+        let mut found = preflight::problems(&self.host, &wanted);
+        let load = self.checker.load();
+        if self.lateness.look(&load, Instant::now()) {
+            found.push(late_checks(&self.node, &load, OpenFiles::read().ok()));
+        }
         for problem in found.iter().filter(|problem| !self.machine.contains(problem)) {
             log(problem);
         }
@@ -41,6 +48,35 @@ impl Reconcile {
     }
 }
 
+/// Health checks have begun late for some time.
+fn late_checks(node: &str, load: &Load, files: Option<OpenFiles>) -> Problem {
+    let sockets = load.sockets;
+    let why = format!(
+        "Health checks begin late, so deaths and recoveries are seen late: too many targets do not answer, and each of their checks keeps one of {sockets} sockets \
+         until its timeout."
+    );
+    let limited = files.filter(|files| {
+        files.for_checks() as u64 <= sockets && sockets < OpenFiles::ENOUGH.for_checks() as u64
+    });
+    let remedy = match limited {
+        Some(OpenFiles { soft, .. }) => format!(
+            "This process may open {soft} files: raise the limit of open files to {} or more (`LimitNOFILE=` in the systemd unit, `prlimit --nofile=` or \
+             `ulimit -n` elsewhere, in a pod the container runtime's own limit) and start it again; or remove the endpoints that do not answer.",
+            OpenFiles::ENOUGH.soft
+        ),
+        None => "No more sockets are used at once: remove the endpoints that do not answer, or give their Services a shorter health check timeout.".to_owned(),
+    };
+    Problem {
+        severity: Severity::Warning,
+        object: format!("Node {node}"),
+        field: Some("open files".into()),
+        value: files.map(|files| files.soft.to_string()),
+        reason: "ChecksLate".into(),
+        message: format!("{why} {remedy}"),
+        effect: Effect::KeptLastGood,
+    }
+}
+
 /// A write to a map failed.
 pub(super) fn unwritten(node: &str, step: &Step, error: &std::io::Error) -> Problem {
     let (map, element) = (step.map(), step.element());
@@ -62,6 +98,23 @@ mod tests {
     use super::*;
     use nlb_common::layout::{ListenerKey, TargetKey};
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn late_checks_name_the_limit_and_what_to_do() {
+        let load = |sockets| Load { sockets, ..Load::default() };
+        let few = late_checks("here", &load(512), Some(OpenFiles { soft: 1024, hard: 1024 }));
+        assert_eq!((few.object.as_str(), few.field.as_deref()), ("Node here", Some("open files")));
+        assert_eq!((few.severity, few.value.as_deref()), (Severity::Warning, Some("1024")));
+        assert!(
+            few.message.contains("512 sockets") && few.message.contains("LimitNOFILE"),
+            "{}",
+            few.message
+        );
+        assert!(few.message.contains("raise the limit of open files to 32768"), "{}", few.message);
+        let enough = late_checks("here", &load(20_000), Some(OpenFiles { soft: 1 << 19, hard: 1 << 19 }));
+        assert!(!enough.message.contains("raise"), "{}", enough.message);
+        assert!(enough.message.contains("remove the endpoints"), "{}", enough.message);
+    }
 
     #[test]
     fn a_failed_write_names_the_map_and_the_element() {

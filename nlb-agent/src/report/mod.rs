@@ -14,7 +14,7 @@ pub use address::{ListenerAddress, NotAListener};
 pub use drops::{CountedReason, Drops, ReasonToMend};
 pub use flows::{Flow, FlowFilter, FlowState, Flows};
 pub use listeners::Listeners;
-pub use page::{Page, age, count, scaled};
+pub use page::{Page, age, arrangement, count, scaled};
 pub use rates::{Rate, rate};
 pub use status::Status;
 pub use targets::{Targets, of_service};
@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub vips: Vec<Vip>,
     /// The machine's own settings.
     pub host: Host,
+    /// The health checks; `None` where no agent makes them.
+    pub checks: Option<Checks>,
     /// What must be mended.
     pub problems: Option<Vec<Problem>>,
     /// The listeners, any order.
@@ -157,6 +159,21 @@ pub struct Host {
     pub forwarding: Forwarding,
     /// `None` where nf_conntrack is not loaded.
     pub conntrack: Option<Conntrack>,
+}
+
+/// How busy the health checks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// Sockets that they may use at once.
+    pub sockets: u64,
+    /// Under way now, each with one socket.
+    pub running: u64,
+    /// Those whose time has come and that wait for a socket now.
+    pub waiting: u64,
+    /// Those that began more than a second after their time, since the agent began.
+    pub late: u64,
+    /// Those that were broken off for another and began again, since the agent began.
+    pub given_up: u64,
 }
 
 /// Whether the host forwards.

@@ -24,9 +24,9 @@ impl Page {
     pub fn stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = terminal.then(|| crossterm::terminal::size().ok()).flatten().map(|(columns, _)| columns);
+        let size = if terminal { crossterm::terminal::size().ok() } else { None };
         Self {
-            width: width.filter(|columns| *columns > 0),
+            width: size.and_then(|(columns, _)| real(columns)),
             colour: terminal && !plain,
             now: Timestamp::now(),
         }
@@ -35,7 +35,7 @@ impl Page {
     /// An empty table with these headings: `>` begins one of numbers, `~` one of free text, which alone may be wrapped.
     pub(super) fn table(&self, headings: &[&str]) -> Table {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_preset(presets::NOTHING).set_content_arrangement(arrangement(self.width));
         for line in [TableComponent::HeaderLines, TableComponent::MiddleHeaderIntersections] {
             table.set_style(line, '─');
         }
@@ -99,6 +99,20 @@ impl Page {
         }
         text
     }
+}
+
+/// Fewer columns than these are no terminal that somebody reads: `script` and some CI systems say 0 or 1.
+const NARROWEST: u16 = 20;
+
+/// The width that a terminal says it has, if it can be one.
+fn real(columns: u16) -> Option<u16> {
+    Some(columns).filter(|columns| *columns >= NARROWEST)
+}
+
+/// How a table is to be arranged on a terminal that says it has so many columns: cells are wrapped only where that is
+/// true, because a table asks the terminal again where it is given no width.
+pub fn arrangement(columns: Option<u16>) -> ContentArrangement {
+    columns.and_then(real).map_or(ContentArrangement::Disabled, |_| ContentArrangement::Dynamic)
 }
 
 /// A blank on either side of a cell.
@@ -206,6 +220,24 @@ mod tests {
         );
         let written = [0.0, 1.5, 42.0, 999.0, 1_000.0, 12_345.0, 999_600.0, 38_400_000.0].map(scaled);
         assert_eq!(written, ["0", "1.5", "42", "999", "1.00 k", "12.3 k", "1.00 M", "38.4 M"]);
+    }
+
+    #[test]
+    fn a_terminal_of_no_columns_has_no_width() {
+        assert_eq!([0, 1, 19, 20, 80].map(real), [None, None, None, Some(20), Some(80)]);
+    }
+
+    #[test]
+    fn a_table_without_a_real_width_is_not_wrapped() {
+        let text = |width: Option<u16>| {
+            let mut table = Table::new();
+            table.set_header(["~what to do"]).add_row(["raise the limit of open files"]);
+            width.map(|width| table.set_width(width));
+            table.set_content_arrangement(arrangement(table.width()));
+            table.trim_fmt()
+        };
+        assert_eq!([0, 1, 19].map(|width| text(Some(width))), [(); 3].map(|()| text(None)));
+        assert!(text(Some(20)).lines().count() > text(None).lines().count());
     }
 
     #[test]

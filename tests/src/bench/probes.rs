@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nlb_agent::health::probe::Prober;
-use nlb_agent::health::{Check, Checker, Outcome, sockets_allowed};
+use nlb_agent::health::{Check, Checker, Outcome};
+use nlb_agent::host::files::OpenFiles;
 use nlb_agent::model::{HealthCheck, TargetKey};
 use tokio::sync::mpsc;
 
@@ -40,7 +41,7 @@ async fn watch(listener: TcpListener) -> Result<f64> {
     std::thread::spawn(move || accept(&listener, &theirs));
     let used = || -> Result<f64> { Ok(time_of(UsageWho::RUSAGE_SELF)? - micros(&targets)) };
     let (outcomes, mut checked) = mpsc::unbounded_channel();
-    let checker = Checker::new(Prober::default(), sockets_allowed(), outcomes);
+    let checker = Checker::new(Prober::default(), OpenFiles::read()?.for_checks(), outcomes);
     let settings = Arc::new(HealthCheck { interval: INTERVAL, ..HealthCheck::default() });
     let group: Arc<str> = "bench".into();
     let check = |number: u32| {

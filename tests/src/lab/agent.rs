@@ -18,6 +18,7 @@ pub struct Agent {
     folder: PathBuf,
     pins: PathBuf,
     arguments: Vec<String>,
+    open_files: Option<u32>,
     process: Option<Process>,
 }
 
@@ -80,6 +81,7 @@ impl Agent {
             folder: lab.folder(),
             pins: lab.pins(),
             arguments: all,
+            open_files: None,
             process: None,
         }
     }
@@ -92,10 +94,22 @@ impl Agent {
 
     /// Starts it (again) without waiting: for starts that must fail.
     pub fn launch(&mut self) -> Result<()> {
-        let mut command = self.command("run");
+        let mut command = match self.open_files {
+            Some(files) => {
+                let mut limited = self.node.command("prlimit");
+                limited.arg(format!("--nofile={files}:{files}")).arg(&self.binary);
+                self.placed(limited, "run")
+            }
+            None => self.command("run"),
+        };
         command.args(&self.arguments).env("NO_COLOR", "1");
         self.process = Some(Process::start(&mut command, &self.folder, "agent")?);
         Ok(())
+    }
+
+    /// From its next start on it may open no more files than these.
+    pub fn limit_files(&mut self, files: u32) {
+        self.open_files = Some(files);
     }
 
     fn answered(&mut self) -> Result<Option<()>> {
@@ -108,7 +122,10 @@ impl Agent {
 
     /// `nlb-agent SUBCOMMAND` in the node's namespace, with this agent's pins and socket.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = self.node.command(&self.binary);
+        self.placed(self.node.command(&self.binary), subcommand)
+    }
+
+    fn placed(&self, mut command: Command, subcommand: &str) -> Command {
         command.arg(subcommand).arg("--socket").arg(self.socket()).arg("--pin-path").arg(&self.pins);
         command
     }

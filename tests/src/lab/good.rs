@@ -92,6 +92,11 @@ impl GoodService {
         self.servers.len()
     }
 
+    /// Ends the server of the last pod that has one: its port is closed from now on.
+    pub fn stop_last_server(&mut self) {
+        self.servers.pop();
+    }
+
     /// All pods as endpoints that are ready.
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.lab.pods().iter().map(Endpoint::ready).collect()

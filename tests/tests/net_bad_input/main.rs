@@ -1,5 +1,6 @@
 //! Everything that a user or a machine can get wrong: each is said with object, field and value, and the good Service beside it goes on.
 
+mod checks;
 mod machine;
 mod objects;
 

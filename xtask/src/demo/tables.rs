@@ -5,10 +5,20 @@ use serde_json::Value;
 
 use super::stage::{Stage, text};
 
+/// Fewer columns than these are no terminal that somebody reads: `script` and some CI systems say 0.
+const NARROWEST: u16 = 20;
+
+/// Cells are wrapped only where the terminal says how wide it really is.
+fn arrangement(columns: Option<u16>) -> ContentArrangement {
+    let real = columns.filter(|columns| *columns >= NARROWEST);
+    real.map_or(ContentArrangement::Disabled, |_| ContentArrangement::Dynamic)
+}
+
 /// An empty table with these headings.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_content_arrangement(arrangement(table.width()));
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     // No lines between rows: 25 targets fit a screen.
     for line in [
         TableComponent::HorizontalLines,
@@ -78,4 +88,15 @@ pub(crate) fn drops(drops: &Value) -> Option<Table> {
         }
     }
     Some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_wrapped_only_on_a_terminal_that_has_a_width() {
+        let wraps = |columns| matches!(arrangement(columns), ContentArrangement::Dynamic);
+        assert_eq!([None, Some(0), Some(19), Some(20)].map(wraps), [false, false, false, true]);
+    }
 }

@@ -53,15 +53,18 @@ impl Prober {
         deadline: Deadline,
     ) -> Result<(), Outcome> {
         let stream = deadline.holds("no connection", socket::connect(address)).await?;
+        // What comes after the connection is boxed: thousands of checks may wait for theirs, and TLS takes kilobytes.
         match protocol {
             CheckProtocol::Tcp => Ok(()),
             CheckProtocol::Http(asked) => {
-                exchange::answer(stream, &authority(address, 80), asked, deadline).await
+                let authority = authority(address, 80);
+                Box::pin(exchange::answer(stream, &authority, asked, deadline)).await
             }
             CheckProtocol::Https(asked) => {
-                let handshake = self.tls.handshake(stream);
+                let handshake = Box::pin(self.tls.handshake(stream));
                 let stream = deadline.holds("connected, but no TLS handshake", handshake).await?;
-                exchange::answer(stream, &authority(address, 443), asked, deadline).await
+                let authority = authority(address, 443);
+                Box::pin(exchange::answer(stream, &authority, asked, deadline)).await
             }
         }
     }
