@@ -60,7 +60,6 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         tokio::spawn(log.run());
     }
     let pinned = PinnedMaps::open(&pin_path)?.context("the maps were pinned just now and are gone")?;
-    let sources = manifests::watch(&args.manifests)?;
     let known = data_path.links.pinned_uplinks().context("reading the pins")?;
     let uplinks = Uplinks::new(args.interfaces.clone(), known, args.xdp_mode);
     let (outcomes, checked) = mpsc::unbounded_channel();
@@ -74,6 +73,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         checker: Checker::new(Prober::default(), sockets_allowed(), outcomes),
         files: saved::Files::beside(&args.place.socket),
     })?;
+    let sources = manifests::watch(&args.manifests, &reconcile.sources.known)?;
     let (questions, asked) = mpsc::channel(64);
     let pinned = Arc::new(pinned);
     let source: Arc<dyn Source> = Arc::new(Answers { questions, pinned: Arc::clone(&pinned) });
