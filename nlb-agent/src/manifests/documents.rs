@@ -216,16 +216,16 @@ impl Place<'_> {
             Err(error) => {
                 // Nobody has an object without a name: whose document this is stays open.
                 reading.obscure |= error.identity.as_ref().is_none_or(|it| it.name.name.is_empty());
-                reading.errors.push(error);
+                reading.errors.push(*error);
             }
         }
     }
 
-    fn typed<T: DeserializeOwned>(self, kind: &str, node: &Node<'_>) -> Result<T, ReadError> {
+    fn typed<T: DeserializeOwned>(self, kind: &str, node: &Node<'_>) -> Result<T, Box<ReadError>> {
         text::decode(node).map_err(|mistake| {
             let identity = identity(kind, node);
             let why = format!("{identity}: {mistake}");
-            self.error(why, mistake.at.unwrap_or(node.at), Some(identity))
+            Box::new(self.error(why, mistake.at.unwrap_or(node.at), Some(identity)))
         })
     }
 

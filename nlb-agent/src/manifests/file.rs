@@ -1,6 +1,6 @@
 //! One file of manifests: what counts of its text, what goes on from earlier texts, and what is wrong with it.
 
-use super::writer::Writer;
+use super::writer::{Found, Version, Writer};
 use super::{Reading, Refused, documents, file_problem};
 use crate::inputs::{Identity, Object};
 use crate::problem::{Effect, Problem, Severity};
@@ -21,15 +21,24 @@ pub(super) struct File {
     problems: Vec<Problem>,
     /// Since when somebody writes.
     writing: Option<Timestamp>,
+    /// What shows that nothing has changed since.
+    version: Option<Version>,
     /// True once a text of it was read whole: from then on it is known what the file held.
     whole: bool,
 }
 
 impl File {
+    /// True if what was taken last is for sure what is there now.
+    pub(super) fn is_current(&self, path: &Path) -> bool {
+        self.version.is_some() && self.version == Version::at(path)
+    }
+
     /// Takes what was found at the file's path.
-    pub(super) fn take(&mut self, path: &Path, found: anyhow::Result<(String, Writer)>, now: Timestamp) {
+    pub(super) fn take(&mut self, path: &Path, found: anyhow::Result<Found>, now: Timestamp) {
+        self.version = None;
         match found {
-            Ok((text, writer)) => {
+            Ok(Found { text, writer, version }) => {
+                self.version = version;
                 self.writing = (writer == Writer::Somebody).then(|| self.writing.unwrap_or(now));
                 if self.seen.as_ref().is_none_or(|(seen, by)| *seen != text || *by != writer) {
                     self.read(path, &text, writer);
@@ -37,9 +46,8 @@ impl File {
                 }
             }
             Err(error) => {
-                let why = format!("{error:#}");
-                self.problems =
-                    vec![unreadable(path, &why, Kept::of(self.good.objects.iter().chain(&self.good.kept)))];
+                let before = self.good.objects.iter().chain(&self.good.kept);
+                self.problems = vec![unreadable(path, &format!("{error:#}"), &Kept::of(before))];
                 self.seen = None;
             }
         }
@@ -117,7 +125,7 @@ fn problems(path: &Path, reading: &mut Reading) -> Vec<Problem> {
             Some(identity) => Kept::of(kept.iter().filter(|it| it.identity() == *identity)),
             None => Kept::of(kept.iter()),
         };
-        found.push(unreadable(path, &error.to_string(), kept));
+        found.push(unreadable(path, &error.to_string(), &kept));
     }
     refused.iter_mut().filter(|it| identities.contains(&it.identity)).for_each(keep);
     found
@@ -152,7 +160,7 @@ impl Kept {
     }
 }
 
-fn unreadable(path: &Path, why: &str, kept: Kept) -> Problem {
+fn unreadable(path: &Path, why: &str, kept: &Kept) -> Problem {
     let meanwhile = kept.told("Nothing of it is served.");
     file_problem(path, "UnreadableManifest", format!("{why}. {meanwhile}"), kept.effect())
 }

@@ -21,7 +21,11 @@ impl Story {
 
     /// The file has this text now; returns what counts, as `name:port`.
     fn sees(&mut self, text: &str, writer: Writer) -> Vec<String> {
-        self.file.take(Path::new("a.yaml"), Ok((text.to_owned(), writer)), self.now);
+        self.file.take(
+            Path::new("a.yaml"),
+            Ok(Found { text: text.to_owned(), writer, version: None }),
+            self.now,
+        );
         let good = &self.file.good;
         let mut all: Vec<String> = good.objects.iter().chain(&good.kept).map(told).collect();
         all.sort();

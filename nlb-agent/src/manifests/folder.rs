@@ -56,11 +56,13 @@ pub(super) struct Moment {
     pub(super) instant: Instant,
     pub(super) time: SystemTime,
     pub(super) stamp: Timestamp,
+    /// Every file is read, whatever its time of change.
+    pub(super) thorough: bool,
 }
 
 impl Moment {
-    pub(super) fn now() -> Self {
-        Self { instant: Instant::now(), time: SystemTime::now(), stamp: Timestamp::now() }
+    pub(super) fn now(thorough: bool) -> Self {
+        Self { instant: Instant::now(), time: SystemTime::now(), stamp: Timestamp::now(), thorough }
     }
 }
 
@@ -122,6 +124,9 @@ impl Folder {
         for path in &paths {
             let hints = Hints { unclosed: unclosed.contains(path), now: now.time };
             let file = self.files.entry(path.clone()).or_default();
+            if !now.thorough && file.is_current(path) {
+                continue;
+            }
             file.take(path, writer::read(path, hints), now.stamp);
         }
         let replaced = self.known.is_some() && self.known != identity;

@@ -22,7 +22,7 @@ impl Story {
     fn new(known: &Known) -> Self {
         let outer = TempDir::new().unwrap();
         let folder = Folder::new(&outer.path().join("manifests"), known);
-        Self { outer, folder, now: Moment::now() }
+        Self { outer, folder, now: Moment::now(false) }
     }
 
     fn path(&self, file: &str) -> PathBuf {

@@ -53,7 +53,7 @@ pub fn watch(folder: &Path, known: &Known) -> anyhow::Result<tokio::sync::watch:
     };
     let watcher = notify::recommended_watcher(send).context("cannot watch files (inotify)")?;
     let mut folder = Folder::new(folder, known);
-    let now = Moment::now();
+    let now = Moment::now(true);
     folder.read(&BTreeSet::new(), now);
     let (sender, receiver) = tokio::sync::watch::channel(folder.sources(now.stamp));
     let unclosed = BTreeSet::new();
@@ -127,7 +127,7 @@ impl Follower {
             let moved = self.arm();
             if changed || moved || net || again != Again::Never {
                 last_read = Instant::now();
-                let now = Moment::now();
+                let now = Moment::now(changed || moved || net);
                 again = self.folder.read(&self.unclosed, now);
                 let sources = self.folder.sources(now.stamp);
                 sender.send_if_modified(|now| {

@@ -20,7 +20,7 @@ fn follow(folder: &Path) -> anyhow::Result<tokio::sync::watch::Receiver<Sources>
 }
 
 fn read(folder: &Path) -> Sources {
-    let (mut folder, now) = (Folder::new(folder, &Known::default()), Moment::now());
+    let (mut folder, now) = (Folder::new(folder, &Known::default()), Moment::now(true));
     folder.read(&BTreeSet::new(), now);
     folder.sources(now.stamp)
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 /// A file that was changed so recently may have a writer, where nothing else tells.
 const FRESH: Duration = Duration::from_secs(5);
+/// Two changes that are closer together may have the same time.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// Who has a file open for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +31,22 @@ pub(super) struct Hints {
     pub(super) now: SystemTime,
 }
 
+/// What a file says.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// Its text.
+    pub(super) text: String,
+    /// Who was writing to it.
+    pub(super) writer: Writer,
+    /// What shows later that nothing has changed; `None` where the last change is so young that another would not show.
+    pub(super) version: Option<Version>,
+}
+
 /// Reads a file's text, and tells whether anybody was writing to it meanwhile.
 ///
 /// # Errors
 /// As [`super::read_text`].
-pub(super) fn read(path: &Path, hints: Hints) -> anyhow::Result<(String, Writer)> {
+pub(super) fn read(path: &Path, hints: Hints) -> anyhow::Result<Found> {
     let mut file = open(path)?;
     // Asked before and after: whoever opens the file in between is seen afterwards, or has left a later time of change.
     let before = (leased(&file), Version::of(&file));
@@ -44,7 +57,8 @@ pub(super) fn read(path: &Path, hints: Hints) -> anyhow::Result<(String, Writer)
         ((None, before), (None, after)) if before == after => guess(after, hints),
         _ => Writer::Somebody,
     };
-    Ok((text, writer))
+    let version = after.1.filter(|it| writer == Writer::Nobody && it.is_older_than(TELLING, hints.now));
+    Ok(Found { text, writer, version })
 }
 
 /// Whether the kernel knows of a writer; `None` where it does not say: no leases on this file system, or somebody else's
@@ -54,14 +68,14 @@ fn leased(file: &File) -> Option<bool> {
 }
 
 fn guess(version: Option<Version>, hints: Hints) -> Writer {
-    let changed = version.map(|it| it.modified);
-    let fresh = changed.is_none_or(|at| hints.now.duration_since(at).is_ok_and(|age| age < FRESH));
-    if hints.unclosed || fresh { Writer::Somebody } else { Writer::Nobody }
+    let old = version.is_some_and(|it| it.is_older_than(FRESH, hints.now));
+    if old && !hints.unclosed { Writer::Nobody } else { Writer::Somebody }
 }
 
 /// What changes with a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
+pub(super) struct Version {
+    file: (u64, u64),
     length: u64,
     modified: SystemTime,
     changed: (i64, i64),
@@ -69,8 +83,22 @@ struct Version {
 
 impl Version {
     fn of(file: &File) -> Option<Self> {
-        let metadata: Metadata = file.metadata().ok()?;
+        Self::told(&file.metadata().ok()?)
+    }
+
+    /// Of the file that the path leads to now.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        Self::told(&std::fs::metadata(path).ok()?)
+    }
+
+    /// A time of change in the future tells nothing.
+    fn is_older_than(&self, age: Duration, now: SystemTime) -> bool {
+        now.duration_since(self.modified).is_ok_and(|it| it >= age)
+    }
+
+    fn told(metadata: &Metadata) -> Option<Self> {
         Some(Self {
+            file: (metadata.dev(), metadata.ino()),
             length: metadata.len(),
             modified: metadata.modified().ok()?,
             changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -92,13 +120,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         std::fs::write(&path, "a").unwrap();
-        let look = || read(&path, hints(false, Duration::from_secs(60))).unwrap();
+        let look = || {
+            let found = read(&path, hints(false, Duration::from_secs(60))).unwrap();
+            assert_eq!(found.version.is_some(), found.writer == Writer::Nobody);
+            (found.text, found.writer)
+        };
         assert_eq!(look(), ("a".to_owned(), Writer::Nobody));
         let mut file = File::create(&path).unwrap();
         file.write_all(b"b").unwrap();
         assert_eq!(look(), ("b".to_owned(), Writer::Somebody));
         drop(file);
         assert_eq!(look(), ("b".to_owned(), Writer::Nobody));
+        assert!(read(&path, hints(false, Duration::ZERO)).unwrap().version.is_none());
     }
 
     #[test]
