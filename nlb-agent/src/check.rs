@@ -42,7 +42,8 @@ pub fn asked(args: &CheckArgs, out: &mut impl Write, err: &mut impl Write) -> u8
 /// result to `out`; notes and errors go to `err`.
 ///
 /// Returns the exit status: 0; 1 if a load balancer or port is refused, or with `strict` if there is any Warning; 2 if
-/// something cannot be read, or nothing can be printed.
+/// something cannot be read, or nothing can be printed. A document that cannot be read does not keep the others from being
+/// printed; a file that cannot be read does.
 pub fn run(
     settings: &Settings,
     paths: &[PathBuf],
@@ -52,8 +53,8 @@ pub fn run(
     err: &mut impl Write,
 ) -> u8 {
     match checked(settings, paths, format, out, err) {
-        Ok(Some(problems)) => status(&problems, strict),
-        Ok(None) => 2,
+        Ok((problems, 0)) => status(&problems, strict),
+        Ok(_) => 2,
         Err(error) => {
             // Where not even this can be written, the status still says it.
             let _ = writeln!(err, "nlb-agent check: {error:#}");
@@ -62,13 +63,14 @@ pub fn run(
     }
 }
 
+/// Prints the result; returns the problems, and how many documents cannot be read.
 fn checked(
     settings: &Settings,
     paths: &[PathBuf],
     format: Format,
     out: &mut impl Write,
     err: &mut impl Write,
-) -> anyhow::Result<Option<Vec<Problem>>> {
+) -> anyhow::Result<(Vec<Problem>, usize)> {
     let readings = readings(paths)?;
     let collected = manifests::collect(readings.iter().map(|(path, reading)| (path.as_path(), reading)));
     for skipped in &collected.skipped {
@@ -77,16 +79,14 @@ fn checked(
     for error in &collected.errors {
         writeln!(err, "nlb-agent check: {error}")?;
     }
-    if !collected.errors.is_empty() {
-        return Ok(None);
-    }
+    let unreadable = collected.errors.len();
     let model = model(settings, collected);
     let text = match format {
         Format::Json => serde_json::to_string_pretty(&json::Output::of(&model))? + "\n",
         Format::Table => table::text(&model),
     };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write the result")?;
-    Ok(Some(model.problems))
+    Ok((model.problems, unreadable))
 }
 
 fn model(settings: &Settings, collected: Collected) -> Model {

@@ -146,12 +146,12 @@ impl Reconcile {
     /// The maps cannot be read.
     pub fn begin(start: Start) -> anyhow::Result<Self> {
         let Start { node, flags, vip_source, data_path, uplinks, host, checker, files } = start;
-        let (memory, health, slots) = Memory::read(files);
+        let (memory, health, slots, known) = Memory::read(files);
         let control =
             if data_path.adopted { adopt(&data_path, &slots)? } else { Control::new(limits(&data_path)) };
         let mut new = Self {
             node,
-            sources: Sources::default(),
+            sources: Sources { known, ..Sources::default() },
             translation: Translation::of(&Arc::<Inputs>::default(), &flags, None),
             health: Health::restored(health, Timestamp::now()),
             control,
@@ -185,6 +185,7 @@ impl Reconcile {
     pub fn read(&mut self, sources: Sources, seen: Instant) -> Option<Epoch> {
         // Thousands of objects are not given back while a change waits.
         let before = std::mem::replace(&mut self.sources, sources);
+        self.memory.unsaved |= self.sources.known != before.known;
         let waits = self.translate(seen);
         drop(before);
         waits
@@ -319,10 +320,9 @@ impl Reconcile {
 
     /// Something that an earlier agent may have served cannot be read now, or cannot be built and it is unknown how it was.
     fn is_unreadable(&self) -> bool {
-        let unread = |it: &Problem| matches!(it.reason.as_str(), "UnreadableManifest" | "InvalidObject");
         let refused = |it: &Problem| it.effect == Effect::LoadBalancerRefused;
         let unknown = !self.memory.is_whole() && self.model().problems.iter().any(refused);
-        self.sources.problems.iter().any(unread) || unknown
+        self.sources.doubtful || unknown
     }
 
     /// What the sources mean.

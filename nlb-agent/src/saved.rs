@@ -1,6 +1,7 @@
 //! What a restarted agent must know and the maps do not hold: the state file, and the file of the load balancers last built.
 
 use crate::inputs::ObjectName;
+use crate::manifests::Known;
 use crate::model::LoadBalancer;
 use crate::vips::Allocations;
 use crate::{health, slots};
@@ -19,6 +20,8 @@ pub struct Saved {
     pub health: health::Saved,
     /// Which pod sits in which slot.
     pub slots: slots::Saved,
+    /// Which folder was read, and which of its files gave objects.
+    pub manifests: Known,
 }
 
 /// Where the files are. They lie beside the agent's socket and, like it, do not outlive a reboot.

@@ -80,7 +80,6 @@ async fn serve(args: RunArgs, sockets: usize) -> anyhow::Result<()> {
         tokio::spawn(log.run());
     }
     let pinned = data_path.maps.shared();
-    let sources = manifests::watch(&args.manifests)?;
     let known = data_path.links.pinned_uplinks().context("reading the pins")?;
     let uplinks = Uplinks::new(args.interfaces.clone(), known, args.xdp_mode);
     let (outcomes, checked) = mpsc::unbounded_channel();
@@ -94,6 +93,7 @@ async fn serve(args: RunArgs, sockets: usize) -> anyhow::Result<()> {
         checker: Checker::new(Prober::default(), sockets, outcomes),
         files: saved::Files::beside(&args.place.socket),
     })?;
+    let sources = manifests::watch(&args.manifests, &reconcile.sources.known)?;
     let (questions, asked) = mpsc::channel(64);
     let source: Arc<dyn Source> = Arc::new(Answers { questions, pinned: Arc::clone(&pinned) });
     let vitals = Arc::new(Vitals::new(Instant::now(), reconcile.missing()));

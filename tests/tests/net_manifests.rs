@@ -1,5 +1,6 @@
 //! A folder of manifests as people and tools change it, ten thousand targets that come and go, and maps that end where they began.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -102,6 +103,40 @@ fn many_files_at_once_end_in_the_right_state_without_a_needless_step() -> Result
 
 fn rings(scene: &GoodService) -> Result<Vec<u64>> {
     Ok(maps(scene)?.choices())
+}
+
+/// `kubectl get services,endpointslices -o yaml > good.yaml`: the shell empties the file at once; kubectl writes it later,
+/// or never.
+#[test]
+fn a_file_that_is_being_written_costs_no_connection_and_one_that_is_removed_ends_its_service() -> Result<()> {
+    let scene = GoodService::new(&[])?;
+    let witness = scene.witness()?;
+    let path = scene.manifests.folder().join("good.yaml");
+    let text = std::fs::read_to_string(&path)?;
+    let mut file = std::fs::File::create(&path)?;
+    let requests = |count: usize| {
+        let wanted = witness.requests() + count;
+        eventually(PATIENCE, || Ok((witness.requests() >= wanted).then_some(())))
+    };
+    let problem = scene.problem("FileBeingWritten", "good.yaml", None, None)?;
+    assert_eq!(problem["effect"], "kept-last-good", "{problem}");
+    requests(20)?;
+    // The Service is there, its endpoints are not yet.
+    let (first, rest) = text.split_at(text.find("---\n").context("two documents")? + 4);
+    file.write_all(first.as_bytes())?;
+    requests(20)?;
+    scene.problem("FileBeingWritten", "good.yaml", None, None)?;
+    file.write_all(rest.as_bytes())?;
+    drop(file);
+    scene.no_problem("FileBeingWritten")?;
+    drop(std::fs::File::create(&path)?);
+    let problem = scene.problem("EmptyManifest", "good.yaml", None, None)?;
+    assert_eq!(problem["effect"], "kept-last-good", "{problem}");
+    requests(20)?;
+    witness.nothing_failed()?;
+    std::fs::remove_file(&path)?;
+    scene.problem("NoManifests", "manifests", None, None)?;
+    eventually(PATIENCE, || Ok(maps(&scene)?.listeners()?.is_empty().then_some(())))
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The system calls that no crate offers: links by file descriptor, mapped arrays, `membarrier`, the tick.
+//! The system calls that no crate offers: links by file descriptor, mapped arrays, `membarrier`, the tick, leases on files.
 //!
 //! aya attaches XDP by link but falls back to netlink without a word where the link is refused, and gives no descriptor to
 //! what it has pinned; whoever must replace, look at and pin links needs the five commands below.
@@ -20,6 +20,8 @@ const OBJ_GET_INFO_BY_FD: i32 = 15;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
 const LINK_DETACH: i32 = 34;
+/// `F_SETSIG`, which libc does not name.
+const F_SETSIG: i32 = 10;
 
 /// Where a link attaches (`enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,25 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     // struct bpf_prog_info: type, id.
     Ok(info(program)?[1])
+}
+
+/// Whether anybody has a file, that is open for reading here, open for writing. The kernel grants a read lease only where
+/// nobody has; this one is given back at once. EINVAL: the file system knows no leases. EACCES: somebody else's file, and no
+/// CAP_LEASE.
+pub fn has_writer(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // Whoever opens the file for writing while the lease lasts waits for a moment, and the kernel tells us by a signal: by
+    // default SIGIO, which ends a process; SIGURG is ignored.
+    // SAFETY: these commands take a number and touch no memory of ours.
+    let set = |command, value: i32| unsafe { libc::fcntl(file.as_raw_fd(), command, value) };
+    if set(F_SETSIG, libc::SIGURG) < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if set(libc::F_SETLEASE, libc::F_RDLCK) == 0 {
+        set(libc::F_SETLEASE, libc::F_UNLCK);
+        return Ok(false);
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(true) } else { Err(error) }
 }
 
 #[repr(C)]

@@ -140,6 +140,19 @@ fn statuses_tell_refused_from_unreadable() {
         let named = err.contains("a.yaml, document 1, line ");
         assert_eq!(named, wanted == 2, "{text}\n{err}");
     }
+    // One bad document costs itself alone.
+    let bad = service("[{port: eighty}]", "");
+    let other = service(one, "").replace("name: web", "name: other");
+    for text in [format!("{bad}---\n{other}"), format!("{other}---\n{bad}"), format!("kind: [\n---\n{other}")]
+    {
+        fs::write(&file, &text).unwrap();
+        let (status, out, err) =
+            check(std::slice::from_ref(&file), &settings(&["192.0.2.0/24"]), Format::Json, false);
+        let json: Value = serde_json::from_str(&out).unwrap();
+        let names: Vec<&Value> =
+            json["loadBalancers"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+        assert_eq!((status, names), (2, vec![&Value::from("other")]), "{text}\n{err}");
+    }
     let (status, _, err) = check(&[folder.path().join("none.yaml")], &settings(&[]), Format::Json, false);
     assert!(status == 2 && err.contains("none.yaml"), "{err}");
 }

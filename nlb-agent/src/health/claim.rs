@@ -39,7 +39,7 @@ impl Record {
             Outcome::Internal(_) => return,
             Outcome::Passed => false,
             Outcome::Failed(Failure::Timeout, _) => true,
-            Outcome::Failed(Failure::Broken | Failure::ResponseCode, _) => slow,
+            Outcome::Failed(Failure::Broken | Failure::Unreachable | Failure::ResponseCode, _) => slow,
         };
         self.asked = true;
         self.slow = slow;

@@ -1,12 +1,17 @@
 //! Kubernetes objects from YAML and JSON files instead of an API server, with that server's defaults and validation.
 
 mod documents;
+mod file;
+mod folder;
 mod names;
 mod server;
+mod text;
 mod tree;
 mod watch;
+mod writer;
 
 pub use documents::{ReadError, Reading, Refused, Skipped, parse};
+pub use folder::{FolderIdentity, Known};
 pub use tree::{Collected, collect, files, read_text};
 pub use watch::{Sources, watch};
 
@@ -24,4 +29,12 @@ fn file_problem(path: &Path, reason: &str, message: String, effect: Effect) -> P
         message,
         effect,
     }
+}
+
+/// A Service as it is written, without an API server's defaults and validation.
+#[cfg(test)]
+pub(crate) fn service(text: &str) -> k8s_openapi::api::core::v1::Service {
+    let segment = text::segments(text).remove(0);
+    let document = text::documents("test", text, &segment).remove(0).unwrap();
+    text::decode(&document.root).unwrap()
 }

@@ -41,14 +41,24 @@ fn is_manifest(path: &Path) -> bool {
 /// # Errors
 /// Where it is missing, no regular file, too long, or not UTF-8.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
+    read_all(&mut open(path)?, path)
+}
+
+/// Opens a regular file.
+pub(super) fn open(path: &Path) -> anyhow::Result<fs::File> {
     let file = path.display();
     // Asked before opening: opening a FIFO would wait for a writer.
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {file}"))?;
     if !metadata.is_file() {
         bail!("cannot read {file}: it is no regular file");
     }
+    fs::File::open(path).with_context(|| format!("cannot read {file}"))
+}
+
+/// The text of an open file; `path` is for messages.
+pub(super) fn read_all(opened: &mut fs::File, path: &Path) -> anyhow::Result<String> {
+    let file = path.display();
     let mut bytes = Vec::new();
-    let opened = fs::File::open(path).with_context(|| format!("cannot read {file}"))?;
     opened.take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {file}"))?;
     if bytes.len() as u64 > MAX_BYTES {
         bail!("cannot read {file}: it is longer than {MAX_BYTES} bytes");
@@ -61,7 +71,7 @@ pub fn read_text(path: &Path) -> anyhow::Result<String> {
 pub struct Collected {
     /// The objects; of two definitions the one whose file comes first by path.
     pub inputs: Inputs,
-    /// Refused objects and second definitions.
+    /// Refused objects, keys that are given twice and second definitions.
     pub problems: Vec<Problem>,
     /// What cannot be read.
     pub errors: Vec<ReadError>,
@@ -73,19 +83,30 @@ pub struct Collected {
 pub fn collect<'a>(readings: impl IntoIterator<Item = (&'a Path, &'a Reading)>) -> Collected {
     let mut all = Collected::default();
     let mut owners: BTreeMap<Identity, PathBuf> = BTreeMap::new();
-    for (path, reading) in readings {
+    let readings: Vec<(&Path, &Reading)> = readings.into_iter().collect();
+    for (path, reading) in &readings {
         for object in &reading.objects {
             let identity = object.identity();
             if let Some(first) = owners.get(&identity) {
                 all.problems.push(second_definition(path, first, &identity));
             } else {
-                owners.insert(identity, path.to_owned());
+                owners.insert(identity, path.to_path_buf());
                 all.inputs.put(object.clone());
             }
         }
+        all.problems.extend(reading.problems.iter().cloned());
         all.problems.extend(reading.refused.iter().flat_map(|it| it.problems.iter().cloned()));
         all.errors.extend(reading.errors.iter().cloned());
         all.skipped.extend(reading.skipped.iter().cloned());
+    }
+    // What only goes on gives way to what a text says.
+    for (path, reading) in readings {
+        for object in &reading.kept {
+            owners.entry(object.identity()).or_insert_with(|| {
+                all.inputs.put(object.clone());
+                path.to_owned()
+            });
+        }
     }
     all
 }

@@ -1,12 +1,12 @@
 //! A folder of manifests, followed as it changes: half-written, replaced, swapped or gone, what worked before goes on.
 
-use super::{Reading, Refused, Skipped, collect, file_problem, files, parse, read_text};
-use crate::inputs::{Inputs, Object};
-use crate::problem::{Effect, Problem, Severity};
+use super::folder::{Again, Folder, FolderIdentity, Known, Moment};
+use crate::inputs::Inputs;
+use crate::problem::Problem;
 use anyhow::Context;
-use notify::{RecursiveMode, Watcher};
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecursiveMode, Watcher};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -18,7 +18,8 @@ const QUIET: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the folder itself is looked at: is it still the one that is watched, does anybody still listen.
 const TICK: Duration = Duration::from_secs(1);
-/// Everything is read again this often, for changes that make no event (a link's target on another file system).
+/// Everything is read again this often, for changes that make no event (a link's target on another file system), and the
+/// watch is set anew, in case it has ended without a word.
 const SAFETY_NET: Duration = Duration::from_secs(10);
 
 /// What the folder says now.
@@ -30,26 +31,33 @@ pub struct Sources {
     pub problems: Vec<Problem>,
     /// True once the folder was read whole.
     pub synced: bool,
+    /// True while a file could not be read whole yet: an object that only an earlier agent knew may stand in it.
+    pub doubtful: bool,
+    /// For the next agent.
+    pub known: Known,
 }
 
 /// Follows the folder in a thread of its own until every receiver is gone. The first value is there at once; a later
-/// one is published only where it differs. A missing folder is a problem in `Sources`, not an error: it may come.
+/// one is published only where it differs. A missing folder is a problem in `Sources`, not an error: it may come. `known` is
+/// what the last agent wrote down of the folder that it read.
 ///
 /// # Errors
 /// Where the thread or the kernel's file watch cannot be had at all.
-pub fn watch(folder: &Path) -> anyhow::Result<tokio::sync::watch::Receiver<Sources>> {
+pub fn watch(folder: &Path, known: &Known) -> anyhow::Result<tokio::sync::watch::Receiver<Sources>> {
     let (events, changes) = channel();
     let send = move |event: notify::Result<notify::Event>| {
-        // Our own reading makes access events; following those would never end.
-        if !event.is_ok_and(|event| event.kind.is_access() && !is_close_write(&event)) {
-            let _ = events.send(());
+        if let Some(change) = Change::of(event) {
+            // Nobody listens any more once the thread has ended.
+            let _ = events.send(change);
         }
     };
     let watcher = notify::recommended_watcher(send).context("cannot watch files (inotify)")?;
-    let mut folder = Folder::new(folder);
-    folder.read();
-    let (sender, receiver) = tokio::sync::watch::channel(folder.sources());
-    let mut follower = Follower { folder, watcher, watched: None, changes };
+    let mut folder = Folder::new(folder, known);
+    let now = Moment::now(true);
+    folder.read(&BTreeSet::new(), now);
+    let (sender, receiver) = tokio::sync::watch::channel(folder.sources(now.stamp));
+    let unclosed = BTreeSet::new();
+    let mut follower = Follower { folder, watcher, watched: None, changes, unclosed };
     follower.arm();
     std::thread::Builder::new()
         .name("manifests".into())
@@ -58,37 +66,70 @@ pub fn watch(folder: &Path) -> anyhow::Result<tokio::sync::watch::Receiver<Sourc
     Ok(receiver)
 }
 
-fn is_close_write(event: &notify::Event) -> bool {
-    use notify::event::{AccessKind, AccessMode, EventKind};
-    event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+/// What an event tells.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    /// Somebody writes to these files.
+    Written(Vec<PathBuf>),
+    /// Whoever wrote to these files has closed them, or they are others now.
+    Closed(Vec<PathBuf>),
+    /// Something else has changed.
+    Other,
+    /// Events were lost.
+    Lost,
+}
+
+impl Change {
+    /// Our own reading makes access events; following those would never end.
+    fn of(event: notify::Result<notify::Event>) -> Option<Self> {
+        let Ok(event) = event else { return Some(Self::Lost) };
+        if event.need_rescan() {
+            return Some(Self::Lost);
+        }
+        match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Self::Closed(event.paths)),
+            EventKind::Access(_) => None,
+            EventKind::Modify(ModifyKind::Data(_)) => Some(Self::Written(event.paths)),
+            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+                Some(Self::Closed(event.paths))
+            }
+            _ => Some(Self::Other),
+        }
+    }
 }
 
 /// The thread's state.
 struct Follower {
     folder: Folder,
     watcher: notify::RecommendedWatcher,
-    /// Device and inode of the folder that is watched.
-    watched: Option<(u64, u64)>,
-    changes: Receiver<()>,
+    /// The folder that is watched.
+    watched: Option<FolderIdentity>,
+    changes: Receiver<Change>,
+    /// Files that were written to and not closed since.
+    unclosed: BTreeSet<PathBuf>,
 }
 
 impl Follower {
     fn follow(&mut self, sender: &tokio::sync::watch::Sender<Sources>) {
         let mut last_read = Instant::now();
         // The folder may have changed between the first reading and the watch.
-        let mut due = true;
+        let mut again = Again::Soon;
         while !sender.is_closed() {
-            let changed = match self.changes.recv_timeout(if due { QUIET } else { TICK }) {
-                Ok(()) => self.settle(),
+            let changed = match self.changes.recv_timeout(if again == Again::Soon { QUIET } else { TICK }) {
+                Ok(change) => self.settle(change),
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let net = last_read.elapsed() >= SAFETY_NET;
+            if net {
+                self.watched = None;
+            }
             let moved = self.arm();
-            if changed || moved || due || last_read.elapsed() >= SAFETY_NET {
-                due = false;
+            if changed || moved || net || again != Again::Never {
                 last_read = Instant::now();
-                self.folder.read();
-                let sources = self.folder.sources();
+                let now = Moment::now(changed || moved || net);
+                again = self.folder.read(&self.unclosed, now);
+                let sources = self.folder.sources(now.stamp);
                 sender.send_if_modified(|now| {
                     let differs = *now != sources;
                     if differs {
@@ -101,17 +142,30 @@ impl Follower {
     }
 
     /// Waits until nothing has changed for a while.
-    fn settle(&self) -> bool {
+    fn settle(&mut self, first: Change) -> bool {
+        self.note(first);
         let start = Instant::now();
-        while start.elapsed() < PATIENCE && self.changes.recv_timeout(QUIET).is_ok() {}
+        while start.elapsed() < PATIENCE {
+            let Ok(change) = self.changes.recv_timeout(QUIET) else { break };
+            self.note(change);
+        }
         true
+    }
+
+    fn note(&mut self, change: Change) {
+        match change {
+            Change::Written(paths) => self.unclosed.extend(paths),
+            Change::Closed(paths) => self.unclosed.retain(|path| !paths.contains(path)),
+            Change::Other => {}
+            // What was closed meanwhile is unknown; the age of a file tells instead.
+            Change::Lost => self.unclosed.clear(),
+        }
     }
 
     /// Watches the folder that the path leads to now; true if it is another one than before.
     fn arm(&mut self) -> bool {
         let path = &self.folder.path;
-        let now =
-            std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir).map(|it| (it.dev(), it.ino()));
+        let now = FolderIdentity::at(path);
         if now == self.watched {
             return false;
         }
@@ -121,119 +175,6 @@ impl Follower {
         self.watched = if armed { now } else { None };
         true
     }
-}
-
-/// The last good content of a folder, file by file.
-struct Folder {
-    path: PathBuf,
-    files: BTreeMap<PathBuf, File>,
-    problem: Option<Problem>,
-    synced: bool,
-}
-
-/// One file: the text that was seen last, what counts of it, and what is wrong with it.
-#[derive(Default)]
-struct File {
-    text: Option<String>,
-    good: Reading,
-    problems: Vec<Problem>,
-}
-
-impl Folder {
-    fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), files: BTreeMap::new(), problem: None, synced: false }
-    }
-
-    fn read(&mut self) {
-        match files(&self.path) {
-            Ok(paths) => {
-                self.problem = None;
-                self.synced = true;
-                self.files.retain(|path, _| paths.binary_search(path).is_ok());
-                for path in paths {
-                    self.files.entry(path.clone()).or_default().read(&path);
-                }
-            }
-            Err(error) => self.problem = Some(unreadable(&self.path, &format!("{error:#}"), self.synced)),
-        }
-    }
-
-    fn sources(&self) -> Sources {
-        let collected = collect(self.files.iter().map(|(path, file)| (path.as_path(), &file.good)));
-        let mut problems: Vec<Problem> = self.problem.iter().cloned().collect();
-        problems.extend(self.files.values().flat_map(|file| file.problems.iter().cloned()));
-        problems.extend(collected.problems);
-        problems.extend(collected.skipped.iter().map(unknown_kind));
-        Sources { inputs: Arc::new(collected.inputs), problems, synced: self.synced }
-    }
-}
-
-impl File {
-    fn read(&mut self, path: &Path) {
-        let text = match read_text(path) {
-            Ok(text) => text,
-            Err(error) => {
-                self.problems = vec![unreadable(path, &format!("{error:#}"), !self.good.objects.is_empty())];
-                self.text = None;
-                return;
-            }
-        };
-        if self.text.as_ref() != Some(&text) {
-            let reading = parse(&path.display().to_string(), &text);
-            self.take(path, reading);
-            self.text = Some(text);
-        }
-    }
-
-    /// A text that breaks off keeps the whole file's last good objects, a bad document only its own object's.
-    fn take(&mut self, path: &Path, mut reading: Reading) {
-        let before = std::mem::take(&mut self.good.objects);
-        self.problems.clear();
-        let lost = reading.errors.iter().filter_map(|error| error.identity.clone());
-        let lost: Vec<_> = lost.chain(reading.refused.iter().map(|it| it.identity.clone())).collect();
-        if reading.broken_off && !before.is_empty() {
-            reading.objects.clone_from(&before);
-            reading.refused.clear();
-        } else {
-            let kept = before.into_iter().filter(|it| lost.contains(&it.identity()));
-            let present = |it: &Object| reading.objects.iter().any(|other| other.identity() == it.identity());
-            let kept: Vec<Object> = kept.filter(|it| !present(it)).collect();
-            reading.objects.extend(kept);
-        }
-        let has = |identity| reading.objects.iter().any(|it| it.identity() == identity);
-        for error in &reading.errors {
-            let kept = error.identity.clone().map_or(reading.broken_off && !reading.objects.is_empty(), has);
-            self.problems.push(unreadable(path, &error.to_string(), kept));
-        }
-        reading.refused.iter_mut().filter(|it| has(it.identity.clone())).for_each(keep);
-        self.good = reading;
-    }
-}
-
-fn keep(refused: &mut Refused) {
-    refused.problems.iter_mut().for_each(|it| it.effect = Effect::KeptLastGood);
-}
-
-/// Normal: a folder may well hold the Deployment beside its Service.
-fn unknown_kind(skipped: &Skipped) -> Problem {
-    let problem = file_problem(
-        Path::new(&skipped.file),
-        "UnknownKind",
-        format!("{skipped}. It has no effect."),
-        Effect::Ignored,
-    );
-    let (field, value) =
-        if skipped.version.is_empty() { ("apiVersion", None) } else { ("kind", Some(skipped.kind.clone())) };
-    Problem { severity: Severity::Normal, field: Some(field.into()), value, ..problem }
-}
-
-fn unreadable(path: &Path, why: &str, kept: bool) -> Problem {
-    let (effect, meanwhile) = if kept {
-        (Effect::KeptLastGood, "What was read before goes on.")
-    } else {
-        (Effect::Ignored, "Nothing of it is known.")
-    };
-    file_problem(path, "UnreadableManifest", format!("{why}. {meanwhile}"), effect)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! A real folder, changed in every way in which people and kubelets change folders.
 
 use super::*;
+use crate::problem::Effect;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
@@ -11,6 +13,20 @@ fn service(name: &str, port: u16) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: LoadBalancer, ports: [{{port: {port}}}]}}\n"
     )
+}
+
+fn follow(folder: &Path) -> anyhow::Result<tokio::sync::watch::Receiver<Sources>> {
+    watch(folder, &Known::default())
+}
+
+fn read(folder: &Path) -> Sources {
+    let (mut folder, now) = (Folder::new(folder, &Known::default()), Moment::now(true));
+    folder.read(&BTreeSet::new(), now);
+    folder.sources(now.stamp)
+}
+
+fn reasons(sources: &Sources) -> Vec<&str> {
+    sources.problems.iter().map(|it| it.reason.as_str()).collect()
 }
 
 fn replace(path: &Path, text: &str) {
@@ -41,7 +57,7 @@ fn a_file_is_replaced_added_and_removed() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, service("web", 80)).unwrap();
-    let mut sources = watch(folder.path()).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
     assert_eq!(ports(&sources.borrow()), [80]);
     replace(&file, &service("web", 81));
     until(&mut sources, |it| ports(it) == [81]);
@@ -49,6 +65,10 @@ fn a_file_is_replaced_added_and_removed() {
     until(&mut sources, |it| ports(it) == [81, 90]);
     fs::remove_file(&file).unwrap();
     until(&mut sources, |it| ports(it) == [90] && it.problems.is_empty());
+    // As an editor does it.
+    fs::rename(folder.path().join("b.yml"), folder.path().join("b.yml~")).unwrap();
+    fs::write(folder.path().join("b.yml"), service("zweb", 91)).unwrap();
+    until(&mut sources, |it| ports(it) == [91] && it.problems.is_empty());
 }
 
 #[test]
@@ -63,7 +83,7 @@ fn a_config_map_swaps_its_link() {
     };
     version("..1", 80);
     symlink("..data/web.yaml", folder.path().join("web.yaml")).unwrap();
-    let mut sources = watch(folder.path()).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
     assert_eq!(ports(&sources.borrow()), [80]);
     version("..2", 81);
     fs::remove_dir_all(folder.path().join("..1")).unwrap();
@@ -75,7 +95,7 @@ fn a_half_written_file_keeps_what_it_said() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, service("web", 80)).unwrap();
-    let mut sources = watch(folder.path()).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
     fs::write(&file, "apiVersion: v1\nkind: Service\nmetadata: {name: w").unwrap();
     let broken = until(&mut sources, |it| !it.problems.is_empty());
     assert_eq!(ports(&broken), [80]);
@@ -89,7 +109,7 @@ fn a_half_written_file_keeps_what_it_said() {
 fn a_folder_goes_away_and_comes_back() {
     let outer = TempDir::new().unwrap();
     let folder = outer.path().join("manifests");
-    let mut sources = watch(&folder).unwrap();
+    let mut sources = follow(&folder).unwrap();
     assert!(!sources.borrow().synced);
     assert_eq!(sources.borrow().problems[0].object, format!("File {}", folder.display()));
     fs::create_dir(&folder).unwrap();
@@ -108,7 +128,7 @@ fn a_folder_goes_away_and_comes_back() {
 #[test]
 fn many_changes_end_right_and_no_change_is_no_news() {
     let folder = TempDir::new().unwrap();
-    let mut sources = watch(folder.path()).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
     let path = |n: u16| folder.path().join(format!("{n:03}.yaml"));
     (1..=100).for_each(|n| fs::write(path(n), service(&format!("s{n:03}"), n)).unwrap());
     until(&mut sources, |it| ports(it).len() == 100);
@@ -121,34 +141,11 @@ fn many_changes_end_right_and_no_change_is_no_news() {
 }
 
 #[test]
-fn one_bad_document_keeps_only_its_own_object_back() {
-    let mut file = File::default();
-    let path = Path::new("a.yaml");
-    let text = |a: u32, b: u32| {
-        format!(
-            "{}---\n{}",
-            service("a", 1).replace(": 1}", &format!(": {a}}}")),
-            service("b", 2).replace(": 2}", &format!(": {b}}}"))
-        )
-    };
-    file.take(path, parse("a.yaml", &text(1, 2)));
-    file.take(path, parse("a.yaml", &text(70_000, 3)));
-    let good = collect([(path, &file.good)]);
-    let sources = Sources { inputs: good.inputs.into(), ..Sources::default() };
-    assert_eq!(ports(&sources), [1, 3]);
-    assert_eq!(good.problems.len(), 1);
-    assert_eq!(good.problems[0].effect, Effect::KeptLastGood);
-    assert_eq!(good.problems[0].field.as_deref(), Some("spec.ports[0].port"));
-}
-
-#[test]
 fn the_first_of_two_definitions_wins() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("a.yaml"), service("web", 80)).unwrap();
     fs::write(folder.path().join("b.yaml"), service("web", 81)).unwrap();
-    let mut folder = Folder::new(folder.path());
-    folder.read();
-    let sources = folder.sources();
+    let sources = read(folder.path());
     assert_eq!(ports(&sources), [80]);
     assert_eq!(sources.problems[0].reason, "DuplicateObject");
     assert!(sources.problems[0].object.ends_with("b.yaml"));
@@ -159,10 +156,91 @@ fn a_document_that_has_no_effect_is_told_by_what_it_lacks() {
     let folder = TempDir::new().unwrap();
     let text = "kind: Service\nmetadata: {name: web}\n---\napiVersion: apps/v1\nkind: Deployment\n";
     fs::write(folder.path().join("a.yaml"), text).unwrap();
-    let mut folder = Folder::new(folder.path());
-    folder.read();
-    let problems = folder.sources().problems;
+    let problems = read(folder.path()).problems;
     let told: Vec<_> = problems.iter().map(|it| (it.field.as_deref(), it.value.as_deref())).collect();
     assert_eq!(told, [(Some("apiVersion"), None), (Some("kind"), Some("Deployment"))]);
     assert!(problems[0].message.contains("without an `apiVersion`"), "{}", problems[0].message);
+}
+
+/// `kubectl get … > file`: the shell empties the file at once, and the text comes later, piece by piece.
+#[test]
+fn a_file_that_is_written_slowly_loses_nothing_on_the_way() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.yaml");
+    fs::write(&path, format!("{}---\n{}", service("web", 80), service("zweb", 90))).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
+    assert_eq!(ports(&sources.borrow()), [80, 90]);
+    let mut file = fs::File::create(&path).unwrap();
+    let writing = until(&mut sources, |it| reasons(it) == ["FileBeingWritten"]);
+    assert_eq!(ports(&writing), [80, 90]);
+    let new = format!("{}---\n{}", service("web", 8080), service("zweb", 9090));
+    let (first, rest) = new.split_at(new.find("---").unwrap() + 4);
+    file.write_all(first.as_bytes()).unwrap();
+    let writing = until(&mut sources, |it| ports(it) == [8080, 90]);
+    assert_eq!(reasons(&writing), ["FileBeingWritten"]);
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    until(&mut sources, |it| ports(it) == [8080, 9090] && it.problems.is_empty());
+}
+
+#[test]
+fn a_command_that_fails_leaves_what_was_there() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.yaml");
+    fs::write(&path, service("web", 80)).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
+    drop(fs::File::create(&path).unwrap());
+    let empty = until(&mut sources, |it| reasons(it) == ["EmptyManifest"]);
+    assert_eq!((ports(&empty), empty.problems[0].effect), (vec![80], Effect::KeptLastGood));
+    fs::remove_file(&path).unwrap();
+    until(&mut sources, |it| ports(it).is_empty() && reasons(it) == ["NoManifests"]);
+    fs::write(&path, service("web", 81)).unwrap();
+    until(&mut sources, |it| ports(it) == [81] && it.problems.is_empty());
+}
+
+/// The writer was there before the agent, and no event tells of it.
+#[test]
+fn a_writer_that_was_there_first_is_seen() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.yaml");
+    let mut file = fs::File::create(&path).unwrap();
+    write!(file, "{}---\n{}", service("web", 80), service("zweb", 90)).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
+    assert_eq!((ports(&sources.borrow()), reasons(&sources.borrow())), (vec![80], vec!["FileBeingWritten"]));
+    assert!(sources.borrow().doubtful);
+    drop(file);
+    until(&mut sources, |it| ports(it) == [80, 90] && it.problems.is_empty() && !it.doubtful);
+}
+
+/// A link's target lies where nothing is watched.
+#[test]
+fn a_writer_behind_a_link_is_seen() {
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let path = elsewhere.path().join("a.yaml");
+    fs::write(&path, service("web", 80)).unwrap();
+    symlink(&path, folder.path().join("a.yaml")).unwrap();
+    let mut sources = follow(folder.path()).unwrap();
+    let file = fs::File::create(&path).unwrap();
+    let writing = until(&mut sources, |it| reasons(it) == ["FileBeingWritten"]);
+    assert_eq!(ports(&writing), [80]);
+    drop(file);
+    replace(&path, &service("web", 81));
+    until(&mut sources, |it| ports(it) == [81] && it.problems.is_empty());
+}
+
+#[test]
+fn a_folder_that_is_moved_away_and_replaced_by_an_empty_one_goes_on() {
+    let outer = TempDir::new().unwrap();
+    let folder = outer.path().join("manifests");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.yaml"), service("web", 80)).unwrap();
+    let mut sources = follow(&folder).unwrap();
+    fs::rename(&folder, outer.path().join("away")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let empty = until(&mut sources, |it| reasons(it) == ["EmptyFolder"]);
+    assert_eq!(ports(&empty), [80]);
+    fs::write(folder.join("b.yaml"), service("web", 81)).unwrap();
+    until(&mut sources, |it| ports(it) == [81] && it.problems.is_empty());
+    fs::remove_file(folder.join("b.yaml")).unwrap();
+    until(&mut sources, |it| ports(it).is_empty() && reasons(it) == ["NoManifests"]);
 }

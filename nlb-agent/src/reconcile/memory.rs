@@ -2,6 +2,7 @@
 
 use super::Reconcile;
 use super::writer::{Pages, Writer};
+use crate::manifests::Known;
 use crate::model::Model;
 use crate::saved::{self, Files, LastGood, Saved};
 use crate::translate::Extent;
@@ -27,13 +28,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Reads what the last agent wrote; states and slots are for others to keep.
-    pub(super) fn read(files: Files) -> (Self, health::Saved, slots::Saved) {
-        let Saved { vips, health, slots } = saved::read(&files.state);
+    /// Reads what the last agent wrote; states, slots and folders are for others to keep.
+    pub(super) fn read(files: Files) -> (Self, health::Saved, slots::Saved, Known) {
+        let Saved { vips, health, slots, manifests } = saved::read(&files.state);
         let absent = LastGood::read(&files.last_good);
         let writer = Writer::new(files);
         let memory = Self { vips, unsaved: false, absent, settings_unsaved: false, writer, last_save: None };
-        (memory, health, slots)
+        (memory, health, slots, manifests)
     }
 
     /// True if it is known of every Service how it was last built.
@@ -94,7 +95,8 @@ impl Reconcile {
         let began = Instant::now();
         let load_balancers = &self.translation.model().load_balancers;
         let vips = Allocations::of(load_balancers).or(&self.memory.vips);
-        let state = Saved { vips, health: self.health.saved(), slots: self.control.saved() };
+        let manifests = self.sources.known.clone();
+        let state = Saved { vips, health: self.health.saved(), slots: self.control.saved(), manifests };
         let last_good = std::mem::take(&mut self.memory.settings_unsaved)
             .then(|| load_balancers.iter().chain(&self.memory.absent.load_balancers).cloned().collect());
         self.memory.writer.write(Pages { state, last_good });

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn service(text: &str) -> Service {
-        serde_yaml_ng::from_str(&format!("{{apiVersion: v1, kind: Service, {text}}}")).unwrap()
+        crate::manifests::service(&format!("{{apiVersion: v1, kind: Service, {text}}}"))
     }
 
     #[test]

@@ -226,7 +226,7 @@ fn without_a_node_at_hand_services_still_share_its_ports() {
     let settings = Settings { vips: Vips::AnyNode(30000..=32767), ..settings() };
     let text = service("a", &[])
         + &service("b", &[]).replace("ports:", "loadBalancerIP: 192.0.2.4, ports:")
-        + &service_on("c", &[], "[{name: x, port: 80, protocol: UDP}, {name: y, port: 30001}]");
+        + &service_on("c", &[], "[{name: x, port: 80, protocol: UDP}, {name: z, port: 30001}]");
     let model = translate(&inputs(&text), &settings, None);
     let refused: Vec<Vec<u16>> =
         model.load_balancers.iter().map(|lb| lb.refused_ports.iter().map(|it| it.port).collect()).collect();

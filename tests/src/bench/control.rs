@@ -172,7 +172,7 @@ fn sources() -> Result<(Sources, f64)> {
         reading.objects.into_iter().for_each(|object| inputs.put(object));
     }
     Ok((
-        Sources { inputs: Arc::new(inputs), problems: Vec::new(), synced: true },
+        Sources { inputs: Arc::new(inputs), synced: true, ..Sources::default() },
         began.elapsed().as_secs_f64(),
     ))
 }

@@ -192,6 +192,36 @@ impl Manifests {
 
 /// Many documents in one text.
 pub fn yaml(documents: &[Value]) -> Result<String> {
-    let texts: Result<Vec<String>, _> = documents.iter().map(serde_yaml_ng::to_string).collect();
-    Ok(texts.context("a manifest cannot be written as YAML")?.join("---\n"))
+    let texts: Vec<String> = documents.iter().map(|document| block(document, "")).collect();
+    Ok(texts.join("---\n"))
+}
+
+/// A value in block style, as people and kubectl write it.
+fn block(value: &Value, indent: &str) -> String {
+    let deeper = format!("{indent}  ");
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            let entry = |(key, value): (&String, &Value)| match value {
+                Value::Object(map) if !map.is_empty() => format!("{indent}{key}:\n{}", block(value, &deeper)),
+                Value::Array(items) if !items.is_empty() => {
+                    format!("{indent}{key}:\n{}", block(value, indent))
+                }
+                _ => format!("{indent}{key}: {}", block(value, "")),
+            };
+            map.iter().map(entry).collect()
+        }
+        Value::Array(items) if !items.is_empty() => {
+            items.iter().map(|item| format!("{indent}- {}", block(item, &deeper).trim_start())).collect()
+        }
+        Value::String(text) if is_plain(text) => format!("{text}\n"),
+        _ => format!("{value}\n"),
+    }
+}
+
+/// Whether YAML takes a text for itself without quotes: words that begin with a letter and are no truth values.
+fn is_plain(text: &str) -> bool {
+    let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./".contains(&byte))
+        && !words.contains(&text.to_ascii_lowercase().as_str())
 }
