@@ -86,6 +86,17 @@ impl<'a> Annotations<'a> {
         })
     }
 
+    /// The same where a list of nothing is no value: there is none then, with a Normal problem.
+    pub(super) fn given_list(&self, key: &str, findings: &mut Findings) -> Option<(Setting, Vec<String>)> {
+        let (setting, items) = self.list(key)?;
+        if items.is_empty() {
+            let message = format!("{} names nothing, so the default is used.", setting.field);
+            findings.note(setting.at(), "EmptyValue", message, Effect::DefaultUsed);
+            return None;
+        }
+        Some((setting, items))
+    }
+
     /// The map under a short key, each item as a setting of its own.
     pub(super) fn map(&self, key: &str, findings: &mut Findings) -> Option<BTreeMap<String, Setting>> {
         let whole = self.short(key)?;

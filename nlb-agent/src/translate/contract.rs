@@ -44,6 +44,9 @@ fn an_empty_scalar_is_its_default() {
     ] {
         rows(&[(&[(key, " ")], &[EMPTY])]);
     }
+    for key in ["ssl-cert", "ssl-ports", "quic-enabled-ports", "private-ipv4-addresses", "ipv6-addresses"] {
+        rows(&[(&[(key, "")], &[EMPTY]), (&[(key, " , ")], &[EMPTY])]);
+    }
     let ranges = service("web", &[]).replace(
         "annotations: {",
         "annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: ' , '",

@@ -97,7 +97,7 @@ pub(super) fn wanted(
 ) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for (key, wants) in [("private-ipv4-addresses", IpFamily::IPv4), ("ipv6-addresses", IpFamily::IPv6)] {
-        let Some((setting, items)) = annotations.list(key) else { continue };
+        let Some((setting, items)) = annotations.given_list(key, findings) else { continue };
         let address = |item: &str| item.parse::<IpAddr>().ok().filter(|ip| IpFamily::of(*ip) == wants);
         let (good, bad): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| address(item).is_some());
         if bad.is_empty() {

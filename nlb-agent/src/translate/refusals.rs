@@ -49,8 +49,9 @@ fn sctp(ports: &[Port], refused: &mut Refusals, findings: &mut Findings) {
 
 fn tls(annotations: &Annotations<'_>, ports: &[Port], refused: &mut Refusals, findings: &mut Findings) {
     let chosen = tls_ports(annotations, ports, findings);
-    let certificate = annotations.list("ssl-cert").filter(|(_, items)| !items.is_empty());
-    let Some((setting, _)) = certificate else { return without_certificate(annotations, findings) };
+    let Some((setting, _)) = annotations.given_list("ssl-cert", findings) else {
+        return without_certificate(annotations, findings);
+    };
     let merged = annotations
         .short("enable-tcp-udp-listener")
         .and_then(|it| super::annotations::read_boolean(&it.text));
@@ -98,7 +99,7 @@ fn tls_ports(
     ports: &[Port],
     findings: &mut Findings,
 ) -> Option<BTreeSet<usize>> {
-    let (setting, items) = annotations.list("ssl-ports").filter(|(_, items)| !items.is_empty())?;
+    let (setting, items) = annotations.given_list("ssl-ports", findings)?;
     let (chosen, others) = meant(ports, items);
     if !others.is_empty() {
         let allowed = format!("names and numbers of this Service's ports ({})", strangers(&others));
@@ -181,11 +182,7 @@ fn unknown_ports(setting: &Setting, items: &[String], findings: &mut Findings) {
 
 /// QUIC is served as the UDP that it is; AWS's controller refuses it on a port that has no UDP.
 fn quic(annotations: &Annotations<'_>, ports: &[Port], findings: &mut Findings) {
-    let Some((setting, items)) =
-        annotations.list("quic-enabled-ports").filter(|(_, items)| !items.is_empty())
-    else {
-        return;
-    };
+    let Some((setting, items)) = annotations.given_list("quic-enabled-ports", findings) else { return };
     let (_, others) = meant(ports, items.clone());
     let is_without_udp = |item: &String| {
         let meant = ports_meant(ports, item);
