@@ -218,63 +218,6 @@ fn the_host_header_leaves_out_only_the_implied_port() {
     assert_eq!(name("[2001:db8::7]:8443", 443), "[2001:db8::7]:8443");
 }
 
-/// Answers with these bytes one by one, as far apart as given, for as long as the client listens; how many it sent.
-async fn drip(stream: TcpStream, bytes: impl Iterator<Item = u8>, apart: Duration) -> usize {
-    let mut stream = stream;
-    let _ = stream.set_nodelay(true);
-    let mut sent = 0;
-    for byte in bytes {
-        if stream.write_all(&[byte]).await.is_err() {
-            break;
-        }
-        sent += 1;
-        tokio::time::sleep(apart).await;
-    }
-    sent
-}
-
-#[tokio::test]
-async fn a_server_that_sends_one_header_byte_at_a_time_times_out() {
-    for head in ["HTTP/1.1 200 OK\r\nX-Long: ", ""] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 4096]).await;
-            let bytes = head.bytes().chain(std::iter::repeat(b'H'));
-            drip(stream, bytes, SHORT / 30).await
-        });
-        let began = Instant::now();
-        let outcome = ask(address, &http(), SHORT).await;
-        assert_failed(&outcome, Failure::Timeout, "connected, but no whole answer within 0.3 s");
-        assert!(began.elapsed() >= SHORT);
-        assert!(served.await.unwrap() > 0);
-    }
-}
-
-#[tokio::test]
-async fn headers_without_end_are_not_kept_without_end() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let served = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let _ = stream.read(&mut [0; 4096]).await;
-        let mut sent = stream.write(b"HTTP/1.1 200 OK\r\nX-Long: ").await.unwrap();
-        while sent < 64 << 20 {
-            match stream.write(&[b'x'; 65_536]).await {
-                Ok(count) => sent += count,
-                Err(_) => break,
-            }
-        }
-        sent
-    });
-    let outcome = ask(address, &http(), LONG).await;
-    assert_failed(&outcome, Failure::Broken, "not an HTTP answer");
-    let sent = served.await.unwrap();
-    // What the sockets' own buffers hold comes on top of what the check has read.
-    assert!(sent < 32 << 20, "{sent} bytes of one header were taken");
-}
-
 #[tokio::test]
 async fn a_check_that_waits_for_its_connection_takes_little_memory() {
     let prober = Prober::default();
