@@ -6,7 +6,6 @@
 
 mod checks;
 mod choice;
-mod claim;
 mod ending;
 mod lateness;
 mod load;
@@ -21,6 +20,7 @@ mod scheduler;
 mod sockets;
 mod state;
 mod status;
+mod urgency;
 
 pub use checks::{Check, checks, checks_of};
 pub use choice::{Choice, Standings, forwardings, forwardings_of, unreachable_reason};

@@ -3,11 +3,11 @@
 mod wanted;
 
 use super::checks::Check;
-use super::claim::{Record, SLICE};
 use super::load::{Gauges, LATE, Load};
 use super::outcome::Outcome;
 use super::queue::{Queue, pause};
 use super::sockets::{Grant, Sockets};
+use super::urgency::{Record, SLICE};
 use crate::model::{HealthCheck, TargetKey};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
@@ -214,8 +214,8 @@ impl<A: Ask> Task<A> {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.stage = Stage::Waits(now);
         self.waiting.insert((now, id));
-        let claim = entry.record.claim(entry.check.settings.unhealthy_threshold);
-        self.sockets.wait(id, entry.group, claim);
+        let urgency = entry.record.urgency(entry.check.settings.unhealthy_threshold);
+        self.sockets.wait(id, entry.group, urgency);
     }
 
     fn end_slices(&mut self, now: Instant) {

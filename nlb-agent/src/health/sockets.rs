@@ -1,14 +1,14 @@
 //! Which check may have a socket now: fair between target groups, however few sockets and however many silent targets.
 //!
 //! A check that is likely to end soon (a quick or a new target's) asks for a *slice*: a socket that is its own for
-//! [`super::claim::SLICE`]. One that is likely to last asks for a *tenure*: a socket that is its own until the check
+//! [`super::urgency::SLICE`]. One that is likely to last asks for a *tenure*: a socket that is its own until the check
 //! ends. A check whose slice is over waits for a tenure, and keeps its socket meanwhile unless another check needs it;
 //! then it is broken off, which is no outcome, and begins anew when its tenure comes. Tenures take at most three
 //! quarters of the sockets, so every other check finds one within a slice; and as nobody breaks off a tenure, every
 //! check has its whole timeout in the end.
 
-use super::claim::Claim;
 use super::pool::{Line, Pool};
+use super::urgency::Urgency;
 use std::collections::{BTreeSet, HashMap};
 
 /// One part of so many sockets is never given away as tenures.
@@ -83,14 +83,14 @@ impl Sockets {
     }
 
     /// Puts a check in line that is in no line and has no socket.
-    pub(super) fn wait(&mut self, id: u64, group: u64, claim: Claim) {
-        let line = match claim {
-            Claim::Quick | Claim::Doubtful => Line::First,
-            Claim::New | Claim::Silent => Line::Second,
+    pub(super) fn wait(&mut self, id: u64, group: u64, urgency: Urgency) {
+        let line = match urgency {
+            Urgency::Quick | Urgency::Doubtful => Line::First,
+            Urgency::New | Urgency::Silent => Line::Second,
         };
-        let state = match claim {
-            Claim::Quick | Claim::New => State::WantsSlice { place: self.slices.join(group, line, id) },
-            Claim::Doubtful | Claim::Silent => {
+        let state = match urgency {
+            Urgency::Quick | Urgency::New => State::WantsSlice { place: self.slices.join(group, line, id) },
+            Urgency::Doubtful | Urgency::Silent => {
                 State::WantsTenure { place: self.tenures.join(group, line, id) }
             }
         };

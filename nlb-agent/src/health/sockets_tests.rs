@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// One thing that happens; numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Event {
-    Waits { group: u64, claim: Claim },
+    Waits { group: u64, urgency: Urgency },
     Overran(usize),
     Ends(usize),
     Withdrawn(usize),
@@ -16,9 +16,10 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let claim = prop_oneof![Just(Claim::Quick), Just(Claim::New), Just(Claim::Doubtful), Just(Claim::Silent)];
+    let urgency =
+        prop_oneof![Just(Urgency::Quick), Just(Urgency::New), Just(Urgency::Doubtful), Just(Urgency::Silent)];
     prop_oneof![
-        5 => (0_u64..6, claim).prop_map(|(group, claim)| Event::Waits { group, claim }),
+        5 => (0_u64..6, urgency).prop_map(|(group, urgency)| Event::Waits { group, urgency }),
         4 => any::<usize>().prop_map(Event::Overran),
         2 => any::<usize>().prop_map(Event::Ends),
         1 => any::<usize>().prop_map(Event::Withdrawn),
@@ -29,19 +30,20 @@ fn event() -> impl Strategy<Value = Event> {
 /// What somebody sees from outside who follows every grant.
 struct Watcher {
     sockets: Sockets,
-    waits: BTreeMap<u64, (u64, Claim)>,
-    runs: BTreeMap<u64, (u64, Claim)>,
+    waits: BTreeMap<u64, (u64, Urgency)>,
+    runs: BTreeMap<u64, (u64, Urgency)>,
     closing: usize,
     next: u64,
 }
 
 impl Watcher {
     fn happens(&mut self, event: &Event) {
-        let nth = |all: &BTreeMap<u64, (u64, Claim)>, n: usize| all.keys().nth(n % all.len().max(1)).copied();
+        let nth =
+            |all: &BTreeMap<u64, (u64, Urgency)>, n: usize| all.keys().nth(n % all.len().max(1)).copied();
         match event {
-            Event::Waits { group, claim } => {
-                self.waits.insert(self.next, (*group, *claim));
-                self.sockets.wait(self.next, *group, *claim);
+            Event::Waits { group, urgency } => {
+                self.waits.insert(self.next, (*group, *urgency));
+                self.sockets.wait(self.next, *group, *urgency);
                 self.next += 1;
             }
             Event::Overran(n) => {
@@ -100,17 +102,17 @@ impl Watcher {
         prop_assert!(self.runs.len() + self.closing <= *total && tenures <= most);
         let is_full = slices + tenures + self.closing == *total;
         let state = |id: &u64| self.sockets.seats[id].state;
-        for (id, (group, claim)) in &self.waits {
+        for (id, (group, urgency)) in &self.waits {
             let has = |wanted: fn(&State) -> bool| {
                 let like = |seat: &&Seat| seat.group == *group && seat.line == Line::First;
                 self.sockets.seats.values().filter(like).any(|seat| wanted(&seat.state))
             };
             match state(id) {
-                State::WantsSlice { .. } if *claim == Claim::Quick => {
+                State::WantsSlice { .. } if *urgency == Urgency::Quick => {
                     let has_slice = has(|state| matches!(state, State::Slice));
                     prop_assert!(is_full || has_slice, "a quick check waits, and there is a socket");
                 }
-                State::WantsTenure { .. } if *claim != Claim::Silent && *claim != Claim::New => {
+                State::WantsTenure { .. } if *urgency != Urgency::Silent && *urgency != Urgency::New => {
                     let has_tenure = has(|state| matches!(state, State::Tenure));
                     prop_assert!(is_full || tenures == most || has_tenure, "a doubtful check waits");
                 }
@@ -157,43 +159,43 @@ fn begun(sockets: &mut Sockets) -> Vec<u64> {
 #[test]
 fn a_greedy_group_leaves_room_and_groups_take_turns() {
     let mut sockets = Sockets::new(64);
-    (0..100).for_each(|id| sockets.wait(id, 1, Claim::New));
+    (0..100).for_each(|id| sockets.wait(id, 1, Urgency::New));
     let greedy = begun(&mut sockets).len();
     assert_eq!(greedy, 56, "an eighth is kept from new targets");
-    (100..200).for_each(|id| sockets.wait(id, 2, Claim::Quick));
+    (100..200).for_each(|id| sockets.wait(id, 2, Urgency::Quick));
     assert_eq!(begun(&mut sockets).len(), 7, "a group leaves the last socket to a group without any");
-    sockets.wait(200, 3, Claim::Quick);
+    sockets.wait(200, 3, Urgency::Quick);
     assert_eq!(begun(&mut sockets), [3]);
     (0..3).for_each(|id| sockets.leave(id));
-    (201..210).for_each(|id| sockets.wait(id, 3, Claim::Quick));
-    (210..220).for_each(|id| sockets.wait(id, 4, Claim::Quick));
+    (201..210).for_each(|id| sockets.wait(id, 3, Urgency::Quick));
+    (210..220).for_each(|id| sockets.wait(id, 4, Urgency::Quick));
     assert_eq!(begun(&mut sockets)[0], 4, "who has nothing comes first");
 }
 
 #[test]
 fn a_check_that_overran_gives_way_keeps_its_place_and_ends_with_a_tenure() {
     let mut sockets = Sockets::new(4);
-    (0..4).for_each(|id| sockets.wait(id, id, Claim::Quick));
+    (0..4).for_each(|id| sockets.wait(id, id, Urgency::Quick));
     assert_eq!(begun(&mut sockets), [0, 1, 2, 3]);
     (0..4).for_each(|id| sockets.overran(id));
     assert_eq!(sockets.next(), None, "three go on with a tenure, the fourth because nobody waits");
-    sockets.wait(9, 9, Claim::Quick);
+    sockets.wait(9, 9, Urgency::Quick);
     assert_eq!(sockets.next(), Some(Grant { begin: 9, instead_of: Some(3), slice: true }));
-    sockets.wait(10, 10, Claim::Doubtful);
+    sockets.wait(10, 10, Urgency::Doubtful);
     sockets.leave(9);
     assert_eq!(sockets.next(), None, "a free socket is no tenure");
     sockets.leave(0);
     assert_eq!(sockets.next(), Some(Grant { begin: 3, instead_of: None, slice: false }));
-    sockets.wait(11, 11, Claim::Quick);
-    sockets.wait(12, 12, Claim::Quick);
+    sockets.wait(11, 11, Urgency::Quick);
+    sockets.wait(12, 12, Urgency::Quick);
     assert_eq!(begun(&mut sockets), [11], "nobody breaks off a tenure");
 }
 
 #[test]
 fn silent_targets_are_asked_although_doubtful_ones_wait() {
     let mut sockets = Sockets::new(4);
-    (0..60).for_each(|id| sockets.wait(id, id, Claim::Doubtful));
-    (60..90).for_each(|id| sockets.wait(id, id, Claim::Silent));
+    (0..60).for_each(|id| sockets.wait(id, id, Urgency::Doubtful));
+    (60..90).for_each(|id| sockets.wait(id, id, Urgency::Silent));
     let mut silent = 0;
     for _ in 0..20 {
         let grants: Vec<Grant> = std::iter::from_fn(|| sockets.next()).collect();

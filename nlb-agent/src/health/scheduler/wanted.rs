@@ -2,8 +2,8 @@
 
 use super::{Ask, Ending, Entry, Group, Stage, Task};
 use crate::health::checks::Check;
-use crate::health::claim::Record;
 use crate::health::queue::{first_checks, phase};
+use crate::health::urgency::Record;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;

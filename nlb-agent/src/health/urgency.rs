@@ -8,7 +8,7 @@ pub(super) const SLICE: Duration = Duration::from_millis(250);
 
 /// Why a check asks for a socket, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum Urgency {
     /// The last check ended within a [`SLICE`], so this one will most likely not keep its socket.
     Quick,
     /// No check has ended yet.
@@ -47,14 +47,14 @@ impl Record {
         self.silences = if silent { self.silences.saturating_add(1) } else { 0 };
     }
 
-    /// The claim of the next check, where this many failures in a row make a target unhealthy.
-    pub(super) fn claim(&self, unhealthy_threshold: u32) -> Claim {
+    /// The urgency of the next check, where this many failures in a row make a target unhealthy.
+    pub(super) fn urgency(&self, unhealthy_threshold: u32) -> Urgency {
         match self.silences {
-            _ if !self.asked => Claim::New,
-            0 if self.slow => Claim::Doubtful,
-            0 => Claim::Quick,
-            silences if self.answered && silences < unhealthy_threshold => Claim::Doubtful,
-            _ => Claim::Silent,
+            _ if !self.asked => Urgency::New,
+            0 if self.slow => Urgency::Doubtful,
+            0 => Urgency::Quick,
+            silences if self.answered && silences < unhealthy_threshold => Urgency::Doubtful,
+            _ => Urgency::Silent,
         }
     }
 }
@@ -75,38 +75,38 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_claim(checks: &[(Outcome, Duration)], claim: Claim) {
+    fn assert_urgency(checks: &[(Outcome, Duration)], urgency: Urgency) {
         let mut record = Record::default();
         checks.iter().for_each(|(outcome, took)| record.learn(outcome, *took));
-        assert_eq!(record.claim(3), claim, "{checks:?}");
+        assert_eq!(record.urgency(3), urgency, "{checks:?}");
     }
 
     #[test]
     fn a_target_is_new_until_a_check_has_ended() {
-        assert_claim(&[], Claim::New);
-        assert_claim(&[(Outcome::Internal("too many open files".into()), MOMENT)], Claim::New);
-        assert_claim(&[(Outcome::Passed, MOMENT)], Claim::Quick);
-        assert_claim(&[refused(MOMENT)], Claim::Quick);
+        assert_urgency(&[], Urgency::New);
+        assert_urgency(&[(Outcome::Internal("too many open files".into()), MOMENT)], Urgency::New);
+        assert_urgency(&[(Outcome::Passed, MOMENT)], Urgency::Quick);
+        assert_urgency(&[refused(MOMENT)], Urgency::Quick);
     }
 
     #[test]
     fn a_target_that_has_answered_is_silent_only_after_its_verdict() {
         let passed = (Outcome::Passed, MOMENT);
-        assert_claim(&[passed.clone(), silent()], Claim::Doubtful);
-        assert_claim(&[passed.clone(), silent(), silent()], Claim::Doubtful);
-        assert_claim(&[passed.clone(), silent(), silent(), refused(LONG)], Claim::Silent);
-        assert_claim(&[passed.clone(), silent(), silent(), silent(), passed], Claim::Quick);
+        assert_urgency(&[passed.clone(), silent()], Urgency::Doubtful);
+        assert_urgency(&[passed.clone(), silent(), silent()], Urgency::Doubtful);
+        assert_urgency(&[passed.clone(), silent(), silent(), refused(LONG)], Urgency::Silent);
+        assert_urgency(&[passed.clone(), silent(), silent(), silent(), passed], Urgency::Quick);
     }
 
     #[test]
     fn a_target_that_has_never_answered_is_silent_after_one_check() {
-        assert_claim(&[silent()], Claim::Silent);
-        assert_claim(&[refused(LONG)], Claim::Silent);
+        assert_urgency(&[silent()], Urgency::Silent);
+        assert_urgency(&[refused(LONG)], Urgency::Silent);
     }
 
     #[test]
     fn a_slow_answer_makes_a_target_doubtful() {
-        assert_claim(&[(Outcome::Passed, LONG)], Claim::Doubtful);
-        assert_claim(&[(Outcome::Passed, LONG), (Outcome::Passed, MOMENT)], Claim::Quick);
+        assert_urgency(&[(Outcome::Passed, LONG)], Urgency::Doubtful);
+        assert_urgency(&[(Outcome::Passed, LONG), (Outcome::Passed, MOMENT)], Urgency::Quick);
     }
 }
