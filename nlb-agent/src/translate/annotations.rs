@@ -88,7 +88,7 @@ impl<'a> Annotations<'a> {
 
     /// The same where a list of nothing is no value: there is none then, with a Normal problem.
     pub(super) fn given_list(&self, key: &str, findings: &mut Findings) -> Option<(Setting, Vec<String>)> {
-        let (setting, items) = self.list(key)?;
+        let (setting, items) = self.list(key).filter(|(it, _)| is_given(it, findings))?;
         if items.is_empty() {
             let message = format!("{} names nothing, so the default is used.", setting.field);
             findings.note(setting.at(), "EmptyValue", message, Effect::DefaultUsed);

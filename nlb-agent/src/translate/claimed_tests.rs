@@ -48,7 +48,7 @@ fn one_pod_in_two_slices_or_two_on_their_node_are_no_clash() {
     let one = |more: &str| endpoint("10.0.0.1", "one", more);
     let two = |more: &str| endpoint("10.0.0.1", "two", more);
     let away = ", nodeName: elsewhere";
-    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\nstatus: {addresses: [{type: InternalIP, address: 10.0.0.1}]}\n";
+    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus: {addresses: [{type: InternalIP, address: 10.0.0.1}]}\n";
     let other_port = |text: String| text.replacen("port: 8080", "port: 9090", 1);
     let cases = [
         (world(&one(""), &one("")), 0),

@@ -91,7 +91,7 @@ fn checks_do_not_go_to_the_new_pod_and_the_delay_is_over_at_once() {
 
 #[test]
 fn on_a_node_s_own_address_only_the_target_s_port_counts() {
-    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\nstatus: {addresses: [{type: InternalIP, address: 10.0.0.1}]}\n";
+    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus: {addresses: [{type: InternalIP, address: 10.0.0.1}]}\n";
     let (_, mut lists, _) = two();
     let text = |lists: &Lists| manifests(lists) + node;
     let mut agent = Agent::new();
