@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// replaced where the operator says so.
 const VERSION: u16 = 2;
 
-/// What tells these maps from every other version's: [`VERSION`], and a mark in the upper half for the build that tests
+/// What tells these maps from every other version's: the version, and a mark in the upper half for the build that tests
 /// replace.
 pub const LAYOUT: u32 = VERSION as u32 | (cfg!(feature = "other-layout") as u32) << 16;
 
