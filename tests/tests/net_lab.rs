@@ -181,7 +181,7 @@ fn manifests_are_files_that_a_yaml_reader_takes() -> Result<()> {
     manifests.write(&service.with_quick_checks(), &endpoints)?;
     let text = std::fs::read_to_string(manifests.folder().join("web.yaml"))?;
     assert_eq!(text.matches("kind: EndpointSlice").count(), 2, "{text}");
-    assert!(text.contains("- 10.1.2.2") && text.contains("- 2001:db8:1:2::2"), "{text}");
+    assert!(text.contains("- \"10.1.2.2\"") && text.contains("- \"2001:db8:1:2::2\""), "{text}");
     manifests.remove("web")?;
     assert_eq!(std::fs::read_dir(manifests.folder())?.count(), 0);
     Ok(())
