@@ -76,6 +76,8 @@ pub struct Claim {
     pub uid: Option<Arc<str>>,
     /// Whether the slice calls it ready.
     pub ready: bool,
+    /// Whether the slice says that the pod is being deleted.
+    pub leaving: bool,
     /// Nothing is known of the node that it is on: the address may be that node's own, which many pods share.
     pub may_be_shared: bool,
 }
@@ -165,7 +167,7 @@ mod tests {
         let name = ObjectName::new("default", slice);
         let made = made.map(|second| Timestamp::from_second(second).unwrap());
         let by = Arc::new(Claimant::new(name.clone(), Owner::Slice(name), made, None));
-        Claim { by, uid: None, ready: true, may_be_shared: false }
+        Claim { by, uid: None, ready: true, leaving: false, may_be_shared: false }
     }
 
     #[test]

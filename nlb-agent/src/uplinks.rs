@@ -132,13 +132,12 @@ impl Uplinks {
         failed.chain(lost).chain(self.restored.iter().map(|(_, problem)| problem.clone())).collect()
     }
 
-    /// Numbers of the XDP programs that are ours, by what runs where we attached.
+    /// Numbers of the XDP programs that are ours: what runs where we attached, and in the links that earlier agents pinned.
     pub fn own_programs(&self, links: &Links, network: &Network) -> BTreeSet<u32> {
         let indexes = links.xdp().keys().filter_map(|name| Some(network.interface(name)?.index));
-        indexes
-            .filter_map(|index| netlink::xdp(index).ok().flatten())
-            .map(|running| running.program)
-            .collect()
+        let running = indexes.filter_map(|index| netlink::xdp(index).ok().flatten());
+        let pinned = links.pinned_programs().unwrap_or_default();
+        running.map(|running| running.program).chain(pinned).collect()
     }
 
     /// The uplinks in the words of `status`.

@@ -87,15 +87,24 @@ fn another_layout_is_taken_over_under_load() -> Result<()> {
     ensure!(!status.success(), "it ended with {status}");
     ensure!(scene.agent.log().contains("--replace-layout"), "{}", scene.agent.last_words());
 
+    // A file that never could be read holds nothing up, and neither does one of which only the last agent knew the objects.
+    scene.manifests.write_text("never", "kind: Service\nmetadata: {name: [\n")?;
+    let whole = std::fs::read_to_string(scene.manifests.folder().join("talk.yaml"))?;
+    scene.manifests.write_text("talk", "kind: Service\nmetadata: {name: [\n")?;
     scene.agent.add_argument("--replace-layout");
     scene.agent.restart()?;
     let taken = eventually(PATIENCE, || {
         Ok(standing(&scene)?.filter(|problem| text(problem, "message").contains("has taken the place")))
     })
     .with_context(|| scene.agent.last_words())?;
+    let problems = scene.agent.json(&["status"])?["problems"].to_string();
+    ensure!(!problems.contains("ForeignXdpProgram"), "nlb calls its own program a stranger's: {problems}");
     let flows = flows_lost(&taken)?;
     ensure!(flows >= talking.len(), "{flows} flows' state was lost, of {} that talk: {taken}", talking.len());
     let after = all_say(&mut talking);
+    scene.manifests.write_text("talk", &whole)?;
+    scene.manifests.remove("never")?;
+    scene.agent.wait_for("app-qa/talk", "healthy", 10, PATIENCE)?;
     let others = conversations(&client, &scene.listeners("app-qa/talk", "TCP")?)?;
 
     // The one that took over is killed, and its successor takes the old layout away.

@@ -198,6 +198,20 @@ fn flows(pins: &Pins) -> Option<u64> {
 }
 
 impl Links {
+    /// The programs that run in pinned links of `nlb_xdp`, whichever layout they are of.
+    ///
+    /// # Errors
+    /// The pins or a link cannot be read.
+    pub fn pinned_programs(&self) -> io::Result<Vec<u32>> {
+        let links = self.pinned_uplinks()?;
+        links.iter().map(|interface| Ok(self.pinned(interface)?.program)).collect()
+    }
+
+    fn pinned(&self, interface: &str) -> io::Result<sys::LinkInfo> {
+        let link = sys::open_pin(&self.root.of_device("link_xdp", interface))?;
+        sys::link_info(link.as_fd())
+    }
+
     /// Uplinks where a program of another layout still runs in a link of nlb's.
     ///
     /// # Errors
@@ -206,8 +220,7 @@ impl Links {
         let ours = sys::program_id(self.xdp_program.as_fd())?;
         let mut others = Vec::new();
         for interface in self.pinned_uplinks()? {
-            let link = sys::open_pin(&self.root.of_device("link_xdp", &interface))?;
-            let info = sys::link_info(link.as_fd())?;
+            let info = self.pinned(&interface)?;
             // A link without a device is attached to nothing any more.
             if info.interface != 0 && info.program != ours {
                 others.push(interface);

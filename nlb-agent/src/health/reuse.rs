@@ -55,6 +55,13 @@ impl View<'_> {
         owners.into_iter().filter(|owner| **owner != self.home).cloned().collect()
     }
 
+    /// Other pods at this address that are being deleted. A pod that had the address first may stand in its slice for some
+    /// time after the address was given to this target.
+    fn lingering(&self, key: &TargetKey) -> Vec<String> {
+        let others = self.claims(key).filter(|claim| claim.leaving).filter_map(|claim| claim.uid.as_deref());
+        others.filter(|other| uid(key).is_some_and(|own| own != *other)).map(str::to_owned).collect()
+    }
+
     fn stands_in(&self, key: &TargetKey, owner: &Owner) -> bool {
         self.claims(key).any(|claim| claim.by.owner == *owner)
     }
@@ -72,6 +79,7 @@ impl View<'_> {
         }
         if status.is_registered() && (!status.restored || self.is_ready(key)) {
             status.also_in = self.elsewhere(key);
+            status.before_it = self.lingering(key);
             status.away = false;
             return None;
         }
@@ -79,9 +87,13 @@ impl View<'_> {
         if !status.restored {
             status.away |= !self.stands_in(key, &self.home);
             status.also_in.retain(|owner| self.stands_in(key, owner));
+            let lingering = self.lingering(key);
+            status.before_it.retain(|other| lingering.contains(other));
         }
         let is_anothers = |claim: &&Claim| match (uid(key), claim.uid.as_deref()) {
-            (Some(old), Some(new)) => old != new,
+            (Some(old), Some(new)) => {
+                old != new && !(claim.leaving && status.before_it.iter().any(|other| other == new))
+            }
             (None, None) if claim.by.owner == self.home => false,
             (None, _) | (_, None) if claim.by.owner == self.home => status.away,
             (None, _) | (_, None) => !status.also_in.contains(&claim.by.owner),

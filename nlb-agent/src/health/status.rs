@@ -111,6 +111,10 @@ pub struct Status {
     /// Where else its address stood while it was registered, and still stands since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) also_in: Vec<Owner>,
+    /// UIDs of other pods at its address that were being deleted while it was registered, and are still: they had the
+    /// address before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) before_it: Vec<String>,
     /// True once it has left and its own Service listed its address no more.
     #[serde(default)]
     pub(super) away: bool,
@@ -147,6 +151,7 @@ impl Status {
             ended: Ended::default(),
             check_port: None,
             also_in: Vec::new(),
+            before_it: Vec::new(),
             away: false,
             tally: Tally::default(),
             conditions: gone(),

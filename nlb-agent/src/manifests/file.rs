@@ -85,7 +85,7 @@ impl File {
 
     /// What is wrong with the file.
     pub(super) fn problems(&self, path: &Path, now: Timestamp) -> Vec<Problem> {
-        let writing = self.writing.map(|since| being_written(path, since, now, &self.good));
+        let writing = self.writing.map(|since| being_written(path, since, now, (&self.good, self.whole)));
         self.problems.iter().cloned().chain(writing).collect()
     }
 
@@ -103,6 +103,11 @@ impl File {
     /// True if its text holds no document.
     pub(super) fn is_void(&self) -> bool {
         self.seen.as_ref().is_some_and(|(text, _)| documents::is_void(text))
+    }
+
+    /// True if its text, as it is now, holds no object.
+    pub(super) fn gives_nothing(&self) -> bool {
+        self.good.objects.is_empty()
     }
 
     /// True if somebody writes to it.
@@ -161,7 +166,7 @@ impl Kept {
 }
 
 fn unreadable(path: &Path, why: &str, kept: &Kept) -> Problem {
-    let meanwhile = kept.told("Nothing of it is served.");
+    let meanwhile = kept.told("Nothing of what cannot be read is served.");
     file_problem(path, "UnreadableManifest", format!("{why}. {meanwhile}"), kept.effect())
 }
 
@@ -169,7 +174,8 @@ fn empty(path: &Path, text: &str, kept: &[Object]) -> Problem {
     let kept = Kept::of(kept.iter());
     let what =
         if text.trim().is_empty() { "is empty" } else { "holds comments or `---` alone, and no object" };
-    let meanwhile = kept.told("Nothing is read of it.");
+    let meanwhile =
+        kept.told("Nothing is read of it; what an earlier agent read of it, if anything, goes on.");
     let advice = if kept.0.is_empty() { "" } else { " Remove the file if it shall go." };
     let message = format!("{} {what}. {meanwhile}{advice}", path.display());
     let problem = file_problem(path, "EmptyManifest", message, kept.effect());
@@ -177,11 +183,15 @@ fn empty(path: &Path, text: &str, kept: &[Object]) -> Problem {
     Problem { severity, ..problem }
 }
 
-fn being_written(path: &Path, since: Timestamp, now: Timestamp, good: &Reading) -> Problem {
+fn being_written(path: &Path, since: Timestamp, now: Timestamp, (good, whole): (&Reading, bool)) -> Problem {
     let kept = Kept::of(good.kept.iter());
     let since_second = since.strftime("%Y-%m-%dT%H:%M:%SZ");
     let waits = if good.waiting { " Its last document waits until the file is closed." } else { "" };
-    let meanwhile = kept.told("Nothing that was read before is missing in it.");
+    let meanwhile = kept.told(if whole {
+        "Nothing that was read before is missing in it."
+    } else {
+        "What an earlier agent read of it, if anything, goes on."
+    });
     let message = format!(
         "{} is being written since {since_second}: a program has it open. No object is taken away until it is closed.{waits} {meanwhile}",
         path.display()

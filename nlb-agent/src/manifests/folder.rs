@@ -15,6 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A file that is absent for so long was removed; before that, somebody may be replacing it.
 pub(super) const ABSENT: Duration = Duration::from_millis(100);
+/// A folder that has taken another one's place is filled once no file has come or gone for so long.
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 /// Which folder a path led to: another one at the same path differs in this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +85,8 @@ pub(super) struct Folder {
     files: BTreeMap<PathBuf, File>,
     /// Since when files are absent.
     absent: BTreeMap<PathBuf, Instant>,
+    /// The files of a folder that has taken another one's place, and since when they are these.
+    filling: Option<(Vec<PathBuf>, Instant)>,
     /// The folder that `files` come from; before the first reading, the one that the last agent read.
     known: Option<FolderIdentity>,
     /// What the last agent wrote down.
@@ -100,6 +104,7 @@ impl Folder {
             path: path.to_owned(),
             files: BTreeMap::new(),
             absent: BTreeMap::new(),
+            filling: None,
             known: known.folder,
             before: known.clone(),
             problem: None,
@@ -130,7 +135,10 @@ impl Folder {
             file.take(path, writer::read(path, hints), now.stamp);
         }
         let replaced = self.known.is_some() && self.known != identity;
-        let says_nothing = paths.iter().all(|path| self.files.get(path).is_none_or(File::is_void));
+        if !replaced {
+            self.filling = None;
+        }
+        let says_nothing = paths.iter().all(|path| self.files.get(path).is_none_or(File::gives_nothing));
         if replaced && says_nothing && self.has_something_to_lose() {
             self.problem = Some(emptied(&self.path, self.synced));
             return Again::Later;
@@ -162,7 +170,7 @@ impl Folder {
         if missing.is_empty() {
             return otherwise;
         }
-        if replaced && !settled {
+        if replaced && !(settled && self.is_quiet(paths, now)) {
             self.problem = Some(unsettled(&self.path, missing.len()));
             return Again::Later;
         }
@@ -176,6 +184,13 @@ impl Folder {
         if self.absent.is_empty() { otherwise } else { Again::Soon }
     }
 
+    /// True if no file has come into the new folder, or gone, for long enough.
+    fn is_quiet(&mut self, paths: &[PathBuf], now: Instant) -> bool {
+        self.filling.take_if(|(known, _)| known != paths);
+        let (_, since) = self.filling.get_or_insert_with(|| (paths.to_vec(), now));
+        now.duration_since(*since) >= QUIET
+    }
+
     /// What the folder says now.
     pub(super) fn sources(&self, now: Timestamp) -> Sources {
         let collected = collect(self.files.iter().map(|(path, file)| (path.as_path(), &file.good)));
@@ -184,16 +199,12 @@ impl Folder {
         problems.extend(collected.problems);
         problems.extend(collected.skipped.iter().map(unknown_kind));
         let nothing_left = self.had_objects && !self.files.values().any(File::has_objects);
-        if nothing_left && self.problem.is_none() {
+        let doubtful = self.files.iter().any(|(path, file)| self.is_doubtful(path, file));
+        if nothing_left && !doubtful && self.problem.is_none() {
             problems.push(nothing_is_left(&self.path));
         }
-        Sources {
-            inputs: Arc::new(collected.inputs),
-            problems,
-            synced: self.synced,
-            doubtful: self.files.iter().any(|(path, file)| self.is_doubtful(path, file)),
-            known: self.known(),
-        }
+        let inputs = Arc::new(collected.inputs);
+        Sources { inputs, problems, synced: self.synced, doubtful, known: self.known() }
     }
 
     /// What the next agent shall compare with. A file in which there may be something that nobody could read stays on the list.
@@ -248,7 +259,7 @@ fn emptied(path: &Path, synced: bool) -> Problem {
 
 fn unsettled(path: &Path, missing: usize) -> Problem {
     let message = format!(
-        "Another folder is at {} now, and a file in it is broken or being written. {missing} files that only the folder before it had go on until that is mended.",
+        "Another folder is at {} now, and it may still be filled, or a file in it is broken or being written. {missing} files that only the folder before it had go on until nothing has changed for some seconds.",
         path.display()
     );
     file_problem(path, "UnsettledFolder", message, Effect::KeptLastGood)

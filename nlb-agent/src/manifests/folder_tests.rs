@@ -97,7 +97,11 @@ fn a_file_that_is_absent_for_a_moment_is_being_replaced() {
 
 #[test]
 fn a_folder_that_is_gone_or_replaced_by_one_without_objects_goes_on() {
-    for (file, text) in [("", ""), ("empty.yaml", ""), ("comments.yaml", "# soon\n"), ("notes.txt", "x")] {
+    let other = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
+    let comments = ("comments.yaml", "# soon\n");
+    for (file, text) in
+        [("", ""), ("empty.yaml", ""), comments, ("notes.txt", "x"), ("kustomization.yaml", other)]
+    {
         let mut story = Story::new(&Known::default());
         story.write("a.yaml", &service("a"));
         story.look();
@@ -116,8 +120,26 @@ fn a_folder_that_is_gone_or_replaced_by_one_without_objects_goes_on() {
         // A new one that holds something counts.
         story.away("old");
         story.write("b.yaml", &service("b"));
+        assert_eq!(story.look(), (strings(["a", "b"]), strings(["UnsettledFolder"])));
+        story.now.instant += QUIET;
         assert_eq!(story.look(), (strings(["b"]), vec![]));
     }
+}
+
+#[test]
+fn a_folder_that_is_filled_file_by_file_loses_nothing() {
+    let mut story = Story::new(&Known::default());
+    for name in ["a", "b", "c"] {
+        story.write(&format!("{name}.yaml"), &service(name));
+    }
+    story.look();
+    story.away("old");
+    for name in ["a", "b", "c"] {
+        story.write(&format!("{name}.yaml"), &service(name));
+        assert_eq!(story.look().0, ["a", "b", "c"], "{name} was copied just now");
+        story.now.instant += QUIET - Duration::from_secs(1);
+    }
+    assert_eq!(story.look(), (strings(["a", "b", "c"]), vec![]));
 }
 
 #[test]
@@ -133,6 +155,8 @@ fn a_folder_in_anothers_place_counts_once_it_is_settled() {
     assert_eq!(names, ["a", "b"]);
     assert!(reasons.contains(&"UnsettledFolder".to_owned()), "{reasons:?}");
     drop(writer);
+    assert_eq!(story.look().0, ["a", "b", "c"], "it may still be filled");
+    story.now.instant += QUIET;
     assert_eq!(story.look(), (strings(["b", "c"]), vec![]));
 }
 

@@ -7,8 +7,9 @@ use crate::problem::{Effect, Problem, Severity};
 use nlb_common::layout::LAYOUT;
 use std::time::{Duration, SystemTime};
 
-/// How long the change waits for the first checks of targets of which no earlier agent has left a state: longer than most
-/// checks take, and not so long that a dead target is kept in the old maps for much longer than it is now.
+/// How long the change waits for what an earlier agent should have left, the state of each target and how each Service was
+/// built: longer than most first checks take, and not so long that a dead target stays in the old maps for much longer than
+/// it would otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Reconcile {
@@ -53,11 +54,13 @@ impl Reconcile {
         if !self.written || self.unwritten.is_some() || self.unread.is_some() {
             return Some("the new maps are being written");
         }
-        if self.partial {
-            return Some("not every manifest can be read, and what cannot would be lost");
+        if self.began.elapsed() >= PATIENCE {
+            return None;
         }
-        let waits = self.began.elapsed() < PATIENCE && self.has_unasked_targets();
-        waits.then_some("the first health checks have not ended")
+        if self.partial && !self.memory.is_whole() {
+            return Some("some manifests cannot be read, and how their Services were served is not known");
+        }
+        self.has_unasked_targets().then_some("the first health checks have not ended")
     }
 
     /// Targets of which nobody knows yet whether they answer: a ring made now could lead to those that do not.

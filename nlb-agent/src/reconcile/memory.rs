@@ -3,7 +3,7 @@
 use super::Reconcile;
 use super::writer::{Pages, Writer};
 use crate::manifests::Known;
-use crate::model::Model;
+use crate::model::{LoadBalancer, Model};
 use crate::saved::{self, Files, LastGood, Saved};
 use crate::translate::Extent;
 use crate::vips::Allocations;
@@ -40,6 +40,11 @@ impl Memory {
     /// True if it is known of every Service how it was last built.
     pub(super) fn is_whole(&self) -> bool {
         self.absent.whole
+    }
+
+    /// The last agent's load balancers that could not be read yet.
+    pub(super) fn absent(&self) -> &[LoadBalancer] {
+        &self.absent.load_balancers
     }
 
     /// What was built last: this agent's model, and what the last agent had beside it.

@@ -221,6 +221,11 @@ fn was_ready(history: &[Lists], flow: &Flow) -> Option<usize> {
     history.iter().rposition(|lists| at(&lists[flow.service], flow.ip).is_some_and(is_ready))
 }
 
+/// As [`manifests`] writes it.
+fn is_leaving(listed: &Listed) -> bool {
+    !listed.ready && listed.serving
+}
+
 /// By the inputs' whole history: whether the address of a Service's target is another pod's now.
 fn is_anothers(history: &[Lists], flow: &Flow) -> bool {
     let left = was_ready(history, flow);
@@ -232,7 +237,14 @@ fn is_anothers(history: &[Lists], flow: &Flow) -> bool {
         let Some(listed) = at(&last[owner], flow.ip) else { return false };
         let was_absent = |lists: &Lists| at(&lists[owner], flow.ip).is_none();
         match (&flow.uid, uid(listed.pod)) {
-            (Some(old), Some(new)) => *old != new,
+            (Some(old), Some(new)) => {
+                let lingers = |lists: &Lists| {
+                    let all = lists.iter().filter_map(|list| at(list, flow.ip));
+                    all.into_iter().any(|it| is_leaving(&it) && uid(it.pod).as_ref() == Some(&new))
+                };
+                let had_it_first = left.is_some_and(|left| history[left..].iter().all(lingers));
+                *old != new && !(is_leaving(&listed) && had_it_first)
+            }
             (None, None) if owner == flow.service => false,
             _ => left.is_some_and(|left| history[left..].iter().any(was_absent)),
         }

@@ -18,7 +18,10 @@ impl Reconcile {
         if self.unread.is_some() {
             return None;
         }
-        let forwardings = self.forwardings(&self.model().load_balancers);
+        let mut forwardings = self.forwardings(&self.model().load_balancers);
+        if self.partial && !self.data_path.adopted {
+            forwardings.extend(self.carried_over(&forwardings));
+        }
         let planned = if self.partial {
             let strangers = &self.strangers;
             let is_strange =
@@ -48,6 +51,14 @@ impl Reconcile {
         let waits = self.run(&planned);
         self.metrics.applied(seen.elapsed());
         waits
+    }
+
+    /// Behind the maps of another layout nothing is adopted: what cannot be read yet goes on as the last agent wrote it down.
+    fn carried_over(&self, known: &[Forwarding]) -> Vec<Forwarding> {
+        let known: HashSet<ListenerKey> = known.iter().map(|it| it.listener).collect();
+        let mut absent = self.forwardings(self.memory.absent());
+        absent.retain(|it| !known.contains(&it.listener));
+        absent
     }
 
     fn forwardings<'a>(&self, of: impl IntoIterator<Item = &'a LoadBalancer>) -> Vec<Forwarding> {

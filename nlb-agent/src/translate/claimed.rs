@@ -68,6 +68,7 @@ pub(super) fn of_slice<'a>(
             by: Arc::clone(&by),
             uid: uid(it).map(Into::into),
             ready: it.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true),
+            leaving: it.conditions.as_ref().and_then(|it| it.terminating).unwrap_or(false),
             may_be_shared: node.is_some_and(|node| {
                 Some(node) != settings.node_name.as_ref()
                     && !inputs.nodes.contains_key(&ObjectName::new("", node.as_str()))

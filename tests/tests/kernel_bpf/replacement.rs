@@ -168,6 +168,30 @@ fn an_agent_that_was_killed_while_it_filled_the_maps_has_a_successor() {
     });
 }
 
+#[test]
+fn an_agent_that_was_killed_while_it_took_the_uplinks_has_a_successor() {
+    in_namespace(|place| {
+        old_layout(place, false)?;
+        let mut first = open_to_replace(place)?;
+        attach_reply(&mut first, false)?;
+        first.links.attach_xdp("uplink", XdpMode::Auto)?;
+        let taken = running("uplink");
+        first.leave();
+        // The new program runs already, and the old pins are still where they were.
+        let mut second = open_to_replace(place)?;
+        assert!(second.is_coming() && second.adopted);
+        assert_eq!(running("uplink"), taken);
+        assert_eq!(second.links.pinned_programs()?, [taken.context("a program")?.1], "known as nlb's own");
+        attach_reply(&mut second, false)?;
+        second.links.attach_xdp("uplink", XdpMode::Auto)?;
+        assert!(second.arrive()?.is_empty());
+        second.finish_replacement()?;
+        assert!(second.links.verify().is_empty());
+        assert!(names(place, "coming").is_empty() && names(place, "replaced").is_empty());
+        Ok(())
+    });
+}
+
 /// Moves that a killed agent had done: the names in `moved` from one folder into another.
 fn half_moved(place: &Place, from: &str, to: &str, moved: &[&str]) -> Result<()> {
     for name in moved {

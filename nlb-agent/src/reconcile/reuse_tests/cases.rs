@@ -54,6 +54,23 @@ fn what_was_reused_while_no_agent_ran_leaves_a_service_that_cannot_be_read() {
 }
 
 #[test]
+fn a_pod_that_is_being_deleted_takes_no_address_back_that_another_has_since() {
+    let (mut agent, mut lists, flows) = two();
+    // Service b's old pod stood at the address before, and its object lingers.
+    let leaving = Listed { pod: 3, ready: false, serving: true };
+    lists[1] = [(0, leaving)].into();
+    agent.read(&manifests(&lists));
+    // Now Service a's pod leaves, too, and drains.
+    lists[0].insert(0, Listed { pod: 1, ready: false, serving: true });
+    assert_eq!(agent.read(&manifests(&lists)), []);
+    assert!(flows.iter().all(|flow| agent.holds(flow)), "it keeps its flows while it drains");
+    // A pod that is not being deleted has the address for sure.
+    lists[1].insert(0, Listed { pod: 4, ready: false, serving: false });
+    assert_eq!(agent.read(&manifests(&lists)).len(), 1);
+    assert!(!agent.holds(&flows[0]) && agent.holds(&flows[1]));
+}
+
+#[test]
 fn a_slice_that_still_calls_the_pod_ready_keeps_it_although_its_service_cannot_be_read() {
     let (mut agent, mut lists, _) = two();
     agent.restart();
