@@ -114,6 +114,15 @@ pub fn shapes(sizes: Sizes) -> [Shape; 19] {
 #[cfg(test)]
 mod tests {
     use super::{Sizes, shapes};
+    use aya::maps::MapType;
+
+    #[test]
+    fn what_each_cpu_has_for_itself_stays_under_a_megabyte_however_many_targets_there_are() {
+        let sizes = Sizes { slots: 1 << 22, ..Sizes::default() };
+        let per_cpu = shapes(sizes).into_iter().filter(|shape| shape.kind == MapType::PerCpuArray);
+        let bytes: u32 = per_cpu.map(|shape| shape.entries * shape.value.next_multiple_of(8)).sum();
+        assert!(bytes < 1_000_000, "{bytes} bytes for each CPU");
+    }
 
     #[test]
     fn sizes_are_rounded_to_what_maps_can_be() {
