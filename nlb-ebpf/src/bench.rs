@@ -10,6 +10,7 @@
 
 mod case;
 mod clock;
+mod counts;
 mod frame;
 mod maps;
 mod tables;

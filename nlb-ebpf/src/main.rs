@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod clock;
+mod counts;
 mod frame;
 mod maps;
 mod tables;

@@ -111,8 +111,7 @@ pub struct Status {
     /// Where else its address stood while it was registered, and still stands since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) also_in: Vec<Owner>,
-    /// UIDs of other pods at its address that were being deleted while it was registered, and are still: they had the
-    /// address before it.
+    /// UIDs of pods that were being deleted at its address while it was registered, and still are: they had it first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) before_it: Vec<String>,
     /// True once it has left and its own Service listed its address no more.
