@@ -2,7 +2,7 @@
 
 use super::{Reconcile, log};
 use crate::bpf::replacement::{OVERLAP, Replacement, Stage};
-use crate::health::{Reason, Standing, State};
+use crate::health::Reason;
 use crate::problem::{Effect, Problem, Severity};
 use nlb_common::layout::LAYOUT;
 use std::time::{Duration, SystemTime};
@@ -67,16 +67,14 @@ impl Reconcile {
     fn has_unasked_targets(&self) -> bool {
         let groups = self.model().load_balancers.iter().flat_map(|it| &it.target_groups);
         let mut statuses = groups.flat_map(|group| self.health.targets(&group.name));
-        statuses.any(|(_, status)| {
-            status.state() == State::Initial
-                && status.standing() == Standing::Initial
-                && status.reason() == Some(Reason::RegistrationInProgress)
-        })
+        statuses.any(|(_, status)| status.reason() == Some(Reason::RegistrationInProgress))
     }
 
     /// How the replacement stands, for `status`.
     pub(super) fn layout_problem(&self) -> Option<Problem> {
-        self.data_path.replacement().map(|it| problem(&self.node, it, self.waits_for()))
+        // Who waits no more is not asked what for: that looks at every target.
+        let waits_for = if self.data_path.is_coming() { self.waits_for() } else { None };
+        self.data_path.replacement().map(|it| problem(&self.node, it, waits_for))
     }
 }
 
